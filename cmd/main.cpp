@@ -1,0 +1,110 @@
+// The program's entry: finds the verb, parses its options, runs it and turns errors into exit codes.
+#include <cstdio>
+#include <exception>
+#include <new>
+
+#include "cmd/verb.h"
+#include "core/base/log.h"
+#include "core/base/nearest.h"
+#include "core/base/signal.h"
+#include "core/base/version.h"
+
+namespace longlora::cmd {
+namespace {
+
+std::vector<Verb> verbs() { return {recipe_verb()}; }
+
+cxxopts::Options options_of(const Verb& verb) {
+  cxxopts::Options options("longlora " + verb.name, verb.summary);
+  options.custom_help("[options]");
+  options.positional_help(verb.arguments);
+  options.set_width(110);
+  verb.declare(options);
+  options.add_options()("h,help", "show this help");
+  return options;
+}
+
+void print_overview(const std::vector<Verb>& table) {
+  fmt::print("longlora: gives a Llama-family model a long context, and shows that it works.\n\n"
+             "usage: longlora VERB [arguments]\n\nverbs:\n");
+  for (const Verb& verb : table) fmt::print("  {:<14} {}\n", verb.name, verb.summary);
+  fmt::print("\n'longlora help VERB' shows the options of a verb; 'longlora --version' the version.\n"
+             "exit codes: 0 done, 1 failed while running, 2 wrong usage or recipe, 3 an input file is missing or "
+             "damaged,\n            75 stopped by a signal after saving (run again to go on)\n");
+}
+
+void print_help(const Verb& verb) {
+  fmt::print("{}", options_of(verb).help());
+  if (!verb.details.empty()) fmt::print("\n{}\n", verb.details);
+}
+
+const Verb& find(const std::vector<Verb>& table, const std::string& name) {
+  std::vector<std::string> names;
+  for (const Verb& verb : table) {
+    if (verb.name == name) return verb;
+    names.push_back(verb.name);
+  }
+  usage_error("unknown verb '{}'{} 'longlora help' lists the verbs", name,
+              did_you_mean(name, names).empty() ? ";" : did_you_mean(name, names));
+}
+
+// cxxopts reports an unknown option by exception; the message gets the nearest known one.
+cxxopts::ParseResult parse(const Verb& verb, int argc, char** argv) {
+  cxxopts::Options options = options_of(verb);
+  try {
+    return options.parse(argc, argv);
+  } catch (const cxxopts::exceptions::no_such_option& error) {
+    std::vector<std::string> known;
+    for (const auto& group : options.groups()) {
+      for (const auto& option : options.group_help(group).options) {
+        for (const auto& name : option.l) known.push_back(name);
+      }
+    }
+    std::string typed = error.what();  // Option ‘name’ does not exist
+    const auto begin = typed.find("\u2018"), end = typed.rfind("\u2019");
+    if (begin != std::string::npos && end != std::string::npos) typed = typed.substr(begin + 3, end - begin - 3);
+    usage_error("{}: unknown option '--{}'{} 'longlora help {}' lists the options", verb.name, typed,
+                did_you_mean(typed, known).empty() ? ";" : did_you_mean(typed, known), verb.name);
+  } catch (const cxxopts::exceptions::exception& error) {
+    usage_error("{}: {}", verb.name, error.what());
+  }
+}
+
+Exit dispatch(int argc, char** argv) {
+  const std::vector<Verb> table = verbs();
+  const std::string first = argc > 1 ? argv[1] : "help";
+  if (first == "--version" || first == "-V") {
+    fmt::print("{}\n", version_line());
+    return Exit::done;
+  }
+  if (first == "help" || first == "--help" || first == "-h") {
+    argc > 2 ? print_help(find(table, argv[2])) : print_overview(table);
+    return Exit::done;
+  }
+  const Verb& verb = find(table, first);
+  const cxxopts::ParseResult arguments = parse(verb, argc - 1, argv + 1);
+  if (arguments.count("help") > 0) {
+    print_help(verb);
+    return Exit::done;
+  }
+  return verb.run(arguments);
+}
+
+}  // namespace
+}  // namespace longlora::cmd
+
+int main(int argc, char** argv) {
+  using longlora::Exit;
+  longlora::install_signal_handlers();
+  try {
+    return static_cast<int>(longlora::cmd::dispatch(argc, argv));
+  } catch (const longlora::Error& error) {
+    fmt::print(stderr, "error: {}\n", error.what());
+    return static_cast<int>(error.code());
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "error: out of memory\n");
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "error: {}\n", error.what());
+  }
+  return static_cast<int>(Exit::failed);
+}

@@ -1,0 +1,27 @@
+// What a verb is: its name, a line of help, its options and what it does. One table (cmd/main.cpp) parses, dispatches
+// and prints help.
+#pragma once
+// cxxopts splits values of list options at commas by default, which breaks `a.b=[1,2]` overrides.
+#define CXXOPTS_VECTOR_DELIMITER '\0'
+#include <cxxopts.hpp>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/base/error.h"
+
+namespace longlora::cmd {
+
+struct Verb {
+  std::string name;
+  std::string summary;    // one line for the list of verbs
+  std::string arguments;  // what follows the verb in the usage line: "RECIPE [key=value ...]"
+  std::string details;    // shown by `longlora help VERB` under the options: examples, file formats
+  std::function<void(cxxopts::Options&)> declare;
+  std::function<Exit(const cxxopts::ParseResult&)> run;
+};
+
+// One function a verb, each in the file of its name.
+Verb recipe_verb();
+
+}  // namespace longlora::cmd

@@ -1,0 +1,23 @@
+#include "core/base/log.h"
+
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+namespace longlora::log {
+namespace {
+
+spdlog::logger& logger() {
+  static const std::shared_ptr<spdlog::logger> instance = [] {
+    auto made = std::make_shared<spdlog::logger>("longlora", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
+    made->set_pattern("%^%v%$");
+    return made;
+  }();
+  return *instance;
+}
+
+}  // namespace
+
+void write_info(const std::string& line) { logger().log(spdlog::level::info, line); }
+void write_warn(const std::string& line) { logger().log(spdlog::level::warn, "warning: " + line); }
+
+}  // namespace longlora::log

@@ -1,0 +1,21 @@
+// Log lines for people, on standard error. Results never go through here: they belong on standard output.
+#pragma once
+#include <fmt/format.h>
+
+#include <string>
+
+namespace longlora::log {
+
+void write_info(const std::string& line);
+void write_warn(const std::string& line);
+
+template <class... Args>
+void info(fmt::format_string<Args...> format, Args&&... args) {
+  write_info(fmt::format(format, std::forward<Args>(args)...));
+}
+template <class... Args>
+void warn(fmt::format_string<Args...> format, Args&&... args) {
+  write_warn(fmt::format(format, std::forward<Args>(args)...));
+}
+
+}  // namespace longlora::log

@@ -1,0 +1,28 @@
+#include "core/base/signal.h"
+
+#include <csignal>
+
+namespace longlora {
+namespace {
+
+// The one piece of global state in the program: a signal handler can reach nothing else.
+volatile std::sig_atomic_t received = 0;
+
+void handle(int number) {
+  if (received != 0 && number == SIGINT) {
+    std::signal(SIGINT, SIG_DFL);
+    std::raise(SIGINT);
+  }
+  received = number;
+}
+
+}  // namespace
+
+void install_signal_handlers() {
+  for (const int number : {SIGINT, SIGTERM, SIGUSR1}) std::signal(number, handle);
+}
+
+bool stop_requested() { return received != 0; }
+int stop_signal() { return received; }
+
+}  // namespace longlora

@@ -1,0 +1,11 @@
+// A signal (SIGINT, SIGTERM, SIGUSR1) only raises a flag; long-running loops look at it between steps, save and leave
+// with Exit::interrupted. A second SIGINT kills the program at once.
+#pragma once
+
+namespace longlora {
+
+void install_signal_handlers();
+[[nodiscard]] bool stop_requested();
+[[nodiscard]] int stop_signal();  // the signal's number, 0 when none came
+
+}  // namespace longlora

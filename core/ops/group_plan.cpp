@@ -1,0 +1,45 @@
+#include "core/ops/group_plan.h"
+
+#include "core/base/error.h"
+
+namespace longlora::ops {
+namespace {
+
+// Cuts every document at its start, then at `first`, then every `step` tokens.
+std::vector<int64_t> cut(std::span<const int64_t> documents, int64_t first, int64_t step) {
+  std::vector<int64_t> boundaries = {0};
+  for (size_t d = 0; d + 1 < documents.size(); ++d) {
+    for (int64_t at = documents[d] + first; at < documents[d + 1]; at += step) boundaries.push_back(at);
+    boundaries.push_back(documents[d + 1]);
+  }
+  return boundaries;
+}
+
+void check(std::span<const int64_t> documents, int64_t heads, int64_t kv_heads) {
+  if (documents.size() < 2 || documents.front() != 0) fail("GroupPlan: document boundaries must start at 0");
+  for (size_t i = 0; i + 1 < documents.size(); ++i) {
+    if (documents[i] >= documents[i + 1]) fail("GroupPlan: document boundaries must increase");
+  }
+  if (heads <= 0 || kv_heads <= 0 || heads % kv_heads != 0) {
+    fail("GroupPlan: {} heads do not divide into {} KV heads", heads, kv_heads);
+  }
+}
+
+}  // namespace
+
+GroupPlan GroupPlan::full(std::span<const int64_t> documents, int64_t heads, int64_t kv_heads, int64_t window) {
+  check(documents, heads, kv_heads);
+  const std::vector<int64_t> whole(documents.begin(), documents.end());
+  return {documents.back(), heads, kv_heads, heads, whole, whole, window};
+}
+
+GroupPlan GroupPlan::s2(std::span<const int64_t> documents, int64_t group, int64_t heads, int64_t kv_heads,
+                        int64_t window) {
+  check(documents, heads, kv_heads);
+  if (group < 2) fail("GroupPlan: a group needs at least 2 tokens, {} asked", group);
+  const int64_t plain = kv_heads % 2 == 0 ? heads / 2 : (heads + 1) / 2;
+  return {documents.back(), heads, kv_heads, plain, cut(documents, group, group), cut(documents, group / 2, group),
+          window};
+}
+
+}  // namespace longlora::ops

@@ -1,0 +1,20 @@
+# core/ops/cpu: plain C++ over raw pointers (no torch, no std templates, so that no inline function compiled for
+# AVX-512 can be picked by the linker for a machine without it). Every file is compiled once per instruction set with
+# LONGLORA_ISA naming its namespace; core/ops/cpu_kernels.cpp picks one when the program starts.
+file(GLOB cpu_kernel_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/core/ops/cpu/*.cpp)
+add_library(longlora_cpu INTERFACE)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  set(isas baseline avx2 avx512)
+  set(flags_baseline "")
+  set(flags_avx2 -march=x86-64-v3)
+  set(flags_avx512 -march=x86-64-v4 -mavx512bf16 -mprefer-vector-width=512)
+else()
+  set(isas baseline)
+endif()
+foreach(isa ${isas})
+  add_library(longlora_cpu_${isa} STATIC ${cpu_kernel_sources})
+  target_link_libraries(longlora_cpu_${isa} PRIVATE longlora_flags)
+  target_compile_options(longlora_cpu_${isa} PRIVATE -O3 -ffp-contract=fast -fno-trapping-math ${flags_${isa}})
+  target_compile_definitions(longlora_cpu_${isa} PRIVATE LONGLORA_ISA=${isa} LONGLORA_ISA_${isa}=1)
+  target_link_libraries(longlora_cpu INTERFACE longlora_cpu_${isa})
+endforeach()

@@ -1,0 +1,32 @@
+# LibTorch by imported targets of our own: torch's CMake package refuses to configure on a machine without the
+# CUDA toolkit, although libtorch_cpu.so and libc10.so are all that the program links. On a machine with a GPU the
+# program loads libtorch_cuda.so from the same folder when it starts (core/ops/device.cpp).
+#
+# LONGLORA_TORCH names a folder with include/ and lib/: a LibTorch of the user's own or the `torch` package folder.
+set(LONGLORA_TORCH "" CACHE PATH "LibTorch folder (has include/ and lib/); default: .venv, then python3's torch")
+set(torch_dir ${LONGLORA_TORCH})
+if(NOT torch_dir)
+  file(GLOB venv_torch ${CMAKE_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch)
+  if(venv_torch)
+    list(GET venv_torch 0 torch_dir)
+  else()
+    execute_process(COMMAND python3 -c "import importlib.util as u; print(u.find_spec('torch').submodule_search_locations[0])"
+                    OUTPUT_VARIABLE torch_dir OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+  endif()
+endif()
+if(NOT EXISTS ${torch_dir}/lib/libtorch_cpu.so OR NOT EXISTS ${torch_dir}/include/ATen/ATen.h)
+  message(FATAL_ERROR "LibTorch not found (looked in '${torch_dir}'). Run scripts/setup, or pass "
+                      "-DLONGLORA_TORCH=/path/to/libtorch (a folder with include/ and lib/).")
+endif()
+file(READ ${torch_dir}/include/torch/headeronly/version.h version_h)
+string(REGEX MATCH "TORCH_VERSION_MAJOR ([0-9]+)" _ "${version_h}")
+set(torch_major ${CMAKE_MATCH_1})
+string(REGEX MATCH "TORCH_VERSION_MINOR ([0-9]+)" _ "${version_h}")
+message(STATUS "LibTorch ${torch_major}.${CMAKE_MATCH_1} in ${torch_dir}")
+
+add_library(torch::cpu INTERFACE IMPORTED)
+target_include_directories(torch::cpu SYSTEM INTERFACE ${torch_dir}/include ${torch_dir}/include/torch/csrc/api/include)
+target_link_directories(torch::cpu INTERFACE ${torch_dir}/lib)
+target_link_libraries(torch::cpu INTERFACE ${torch_dir}/lib/libtorch_cpu.so ${torch_dir}/lib/libc10.so)
+# libtorch_cpu.so carries run paths of its own to the wheels it needs; ours must not be asked to resolve them.
+target_link_options(torch::cpu INTERFACE -Wl,--allow-shlib-undefined -Wl,-rpath,${torch_dir}/lib)
