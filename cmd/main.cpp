@@ -12,7 +12,9 @@
 namespace longlora::cmd {
 namespace {
 
-std::vector<Verb> verbs() { return {recipe_verb()}; }
+std::vector<Verb> verbs() {
+  return {recipe_verb()};
+}
 
 cxxopts::Options options_of(const Verb& verb) {
   cxxopts::Options options("longlora " + verb.name, verb.summary);
@@ -25,12 +27,14 @@ cxxopts::Options options_of(const Verb& verb) {
 }
 
 void print_overview(const std::vector<Verb>& table) {
-  fmt::print("longlora: gives a Llama-family model a long context, and shows that it works.\n\n"
-             "usage: longlora VERB [arguments]\n\nverbs:\n");
+  fmt::print(
+      "longlora: gives a Llama-family model a long context, and shows that it works.\n\n"
+      "usage: longlora VERB [arguments]\n\nverbs:\n");
   for (const Verb& verb : table) fmt::print("  {:<14} {}\n", verb.name, verb.summary);
-  fmt::print("\n'longlora help VERB' shows the options of a verb; 'longlora --version' the version.\n"
-             "exit codes: 0 done, 1 failed while running, 2 wrong usage or recipe, 3 an input file is missing or "
-             "damaged,\n            75 stopped by a signal after saving (run again to go on)\n");
+  fmt::print(
+      "\n'longlora help VERB' shows the options of a verb; 'longlora --version' the version.\n"
+      "exit codes: 0 done, 1 failed while running, 2 wrong usage or recipe, 3 an input file is missing or "
+      "damaged,\n            75 stopped by a signal after saving (run again to go on)\n");
 }
 
 void print_help(const Verb& verb) {
@@ -62,7 +66,8 @@ cxxopts::ParseResult parse(const Verb& verb, int argc, char** argv) {
     }
     std::string typed = error.what();  // Option ‘name’ does not exist
     const auto begin = typed.find("\u2018"), end = typed.rfind("\u2019");
-    if (begin != std::string::npos && end != std::string::npos) typed = typed.substr(begin + 3, end - begin - 3);
+    if (begin != std::string::npos && end != std::string::npos)
+      typed = typed.substr(begin + 3, end - begin - 3);
     usage_error("{}: unknown option '--{}'{} 'longlora help {}' lists the options", verb.name, typed,
                 did_you_mean(typed, known).empty() ? ";" : did_you_mean(typed, known), verb.name);
   } catch (const cxxopts::exceptions::exception& error) {

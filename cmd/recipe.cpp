@@ -4,8 +4,12 @@
 namespace longlora::cmd {
 
 Verb recipe_verb() {
-  return {"recipe", "list, copy, show, check recipes; print their schema", "ls|cp|show|check|schema ...", "",
-          [](cxxopts::Options&) {}, [](const cxxopts::ParseResult&) { return Exit::done; }};
+  return {"recipe",
+          "list, copy, show, check recipes; print their schema",
+          "ls|cp|show|check|schema ...",
+          "",
+          [](cxxopts::Options&) {},
+          [](const cxxopts::ParseResult&) { return Exit::done; }};
 }
 
 }  // namespace longlora::cmd

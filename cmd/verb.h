@@ -1,5 +1,5 @@
-// What a verb is: its name, a line of help, its options and what it does. One table (cmd/main.cpp) parses, dispatches
-// and prints help.
+// What a verb is: its name, a line of help, its options and what it does. One table (cmd/main.cpp) parses,
+// dispatches and prints help.
 #pragma once
 // cxxopts splits values of list options at commas by default, which breaks `a.b=[1,2]` overrides.
 #define CXXOPTS_VECTOR_DELIMITER '\0'

@@ -1,5 +1,6 @@
-// Errors that a user meets: one clear line that names file, place and remedy, and the exit code that goes with it.
-// Throw with fail(), usage_error() or input_error(); only main() catches and turns them into an exit status.
+// Errors that a user meets: one clear line that names file, place and remedy, and the exit code that goes
+// with it. Throw with fail(), usage_error() or input_error(); only main() catches and turns them into an exit
+// status.
 #pragma once
 #include <stdexcept>
 #include <string>

@@ -1,4 +1,5 @@
-// Files: reading whole files, memory maps, and writing so that a file or folder is complete under its name or absent.
+// Files: reading whole files, memory maps, and writing so that a file or folder is complete under its name or
+// absent.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -14,7 +15,8 @@ namespace fs = std::filesystem;
 // The whole file as bytes. Exit 3 with the path and the system's reason when it cannot be read.
 [[nodiscard]] std::string read_file(const fs::path& path);
 
-// Writes beside the target, syncs, renames. Exit 1 with the reason (full disk, no permission); nothing is left behind.
+// Writes beside the target, syncs, renames. Exit 1 with the reason (full disk, no permission); nothing is
+// left behind.
 void write_file_atomically(const fs::path& path, std::string_view bytes);
 
 // fsync of a file or folder by path.
@@ -37,9 +39,9 @@ class MappedFile {
   size_t size_ = 0;
 };
 
-// A folder that appears complete or not at all: write into path(), then commit(). Without commit() the destructor
-// removes what was written. Refuses (exit 2) a target that exists, unless `overwrite`; then the old folder is
-// replaced at commit() and not before.
+// A folder that appears complete or not at all: write into path(), then commit(). Without commit() the
+// destructor removes what was written. Refuses (exit 2) a target that exists, unless `overwrite`; then the
+// old folder is replaced at commit() and not before.
 class AtomicFolder {
  public:
   AtomicFolder(fs::path target, bool overwrite);

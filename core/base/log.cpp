@@ -8,7 +8,8 @@ namespace {
 
 spdlog::logger& logger() {
   static const std::shared_ptr<spdlog::logger> instance = [] {
-    auto made = std::make_shared<spdlog::logger>("longlora", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
+    auto made =
+        std::make_shared<spdlog::logger>("longlora", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
     made->set_pattern("%^%v%$");
     return made;
   }();
@@ -17,7 +18,11 @@ spdlog::logger& logger() {
 
 }  // namespace
 
-void write_info(const std::string& line) { logger().log(spdlog::level::info, line); }
-void write_warn(const std::string& line) { logger().log(spdlog::level::warn, "warning: " + line); }
+void write_info(const std::string& line) {
+  logger().log(spdlog::level::info, line);
+}
+void write_warn(const std::string& line) {
+  logger().log(spdlog::level::warn, "warning: " + line);
+}
 
 }  // namespace longlora::log

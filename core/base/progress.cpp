@@ -9,10 +9,17 @@
 namespace longlora {
 
 Progress::Progress(std::string what, int64_t total, std::string unit, double every_s)
-    : what_(std::move(what)), unit_(std::move(unit)), total_(total), every_s_(every_s),
-      terminal_(::isatty(STDERR_FILENO) != 0), start_(Clock::now()), last_(start_) {}
+    : what_(std::move(what)),
+      unit_(std::move(unit)),
+      total_(total),
+      every_s_(every_s),
+      terminal_(::isatty(STDERR_FILENO) != 0),
+      start_(Clock::now()),
+      last_(start_) {}
 
-Progress::~Progress() { clear(); }
+Progress::~Progress() {
+  clear();
+}
 
 void Progress::update(int64_t done, const std::string& note) {
   const auto now = Clock::now();
@@ -47,12 +54,14 @@ void Progress::finish(const std::string& note) {
 std::string Progress::line(int64_t done, const std::string& note) const {
   const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
   const double rate = elapsed > 0 ? static_cast<double>(done - std::max<int64_t>(first_, 0)) / elapsed : 0;
-  std::string text = total_ > 0 ? fmt::format("{} {}/{} {}", what_, format_count(static_cast<double>(done)),
-                                              format_count(static_cast<double>(total_)), unit_)
-                                : fmt::format("{} {} {}", what_, format_count(static_cast<double>(done)), unit_);
+  std::string text = total_ > 0
+                         ? fmt::format("{} {}/{} {}", what_, format_count(static_cast<double>(done)),
+                                       format_count(static_cast<double>(total_)), unit_)
+                         : fmt::format("{} {} {}", what_, format_count(static_cast<double>(done)), unit_);
   if (!note.empty()) text += "  " + note;
   text += "  " + format_duration(elapsed);
-  if (total_ > done && rate > 0) text += "  left " + format_duration(static_cast<double>(total_ - done) / rate);
+  if (total_ > done && rate > 0)
+    text += "  left " + format_duration(static_cast<double>(total_ - done) / rate);
   return text;
 }
 

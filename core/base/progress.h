@@ -1,4 +1,5 @@
-// Progress of anything long: one rewritten line on a terminal, a plain line every few seconds elsewhere (batch jobs).
+// Progress of anything long: one rewritten line on a terminal, a plain line every few seconds elsewhere
+// (batch jobs).
 #pragma once
 #include <chrono>
 #include <cstdint>
@@ -8,7 +9,8 @@ namespace longlora {
 
 class Progress {
  public:
-  // `total` in `unit`s, 0 when unknown. `every_s`: the pace of plain lines when standard error is no terminal.
+  // `total` in `unit`s, 0 when unknown. `every_s`: the pace of plain lines when standard error is no
+  // terminal.
   Progress(std::string what, int64_t total, std::string unit, double every_s = 5.0);
   ~Progress();
   Progress(const Progress&) = delete;

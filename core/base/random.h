@@ -1,5 +1,5 @@
-// Random numbers that depend on a seed and a name alone: every use derives its own stream, so that nothing depends on
-// the order of calls and a resumed run draws what the uninterrupted one would have drawn.
+// Random numbers that depend on a seed and a name alone: every use derives its own stream, so that nothing
+// depends on the order of calls and a resumed run draws what the uninterrupted one would have drawn.
 #pragma once
 #include <cstdint>
 #include <initializer_list>
@@ -34,7 +34,9 @@ class SplitMix {
     return value;
   }
   // Uniform in [0, n), n > 0, by Lemire's multiplication (bias below n / 2^64).
-  uint64_t below(uint64_t n) { return static_cast<uint64_t>((static_cast<unsigned __int128>((*this)()) * n) >> 64); }
+  uint64_t below(uint64_t n) {
+    return static_cast<uint64_t>((static_cast<unsigned __int128>((*this)()) * n) >> 64);
+  }
   // Uniform in [0, 1).
   double uniform() { return static_cast<double>((*this)() >> 11) * 0x1.0p-53; }
 

@@ -22,7 +22,11 @@ void install_signal_handlers() {
   for (const int number : {SIGINT, SIGTERM, SIGUSR1}) std::signal(number, handle);
 }
 
-bool stop_requested() { return received != 0; }
-int stop_signal() { return received; }
+bool stop_requested() {
+  return received != 0;
+}
+int stop_signal() {
+  return received;
+}
 
 }  // namespace longlora

@@ -4,6 +4,8 @@
 
 namespace longlora {
 
-[[nodiscard]] inline std::string version_line() { return "longlora " LONGLORA_VERSION; }
+[[nodiscard]] inline std::string version_line() {
+  return "longlora " LONGLORA_VERSION;
+}
 
 }  // namespace longlora

@@ -1,5 +1,5 @@
-// Element types inside the CPU kernels: how each is read into and written from the type that sums are kept in, and an
-// exponential that the compiler can vectorise.
+// Element types inside the CPU kernels: how each is read into and written from the type that sums are kept
+// in, and an exponential that the compiler can vectorise.
 #pragma once
 #include "core/ops/cpu/isa.h"
 #include "core/ops/cpu/kernels.h"
@@ -21,12 +21,22 @@ struct Sum<double> {
 template <class T>
 using sum_t = typename Sum<T>::type;
 
-inline double load(const double& x) { return x; }
-inline float load(const float& x) { return x; }
-inline float load(const bf16& x) { return __builtin_bit_cast(float, static_cast<uint32_t>(x.bits) << 16); }
+inline double load(const double& x) {
+  return x;
+}
+inline float load(const float& x) {
+  return x;
+}
+inline float load(const bf16& x) {
+  return __builtin_bit_cast(float, static_cast<uint32_t>(x.bits) << 16);
+}
 
-inline void store(double& to, double x) { to = x; }
-inline void store(float& to, float x) { to = x; }
+inline void store(double& to, double x) {
+  to = x;
+}
+inline void store(float& to, float x) {
+  to = x;
+}
 // Round to nearest, ties to even; NaN stays NaN.
 inline void store(bf16& to, float x) {
   const uint32_t bits = __builtin_bit_cast(uint32_t, x);
@@ -42,7 +52,9 @@ inline sum_t<T> rounded(sum_t<T> x) {
   return load(held);
 }
 
-inline double exponential(double x) { return __builtin_exp(x); }
+inline double exponential(double x) {
+  return __builtin_exp(x);
+}
 // exp by 2^n * p(r), |r| <= ln 2 / 2, p of degree 6 (Cephes expf): about 1 ulp; underflows to 0 below -87.3.
 inline float exponential(float x) {
   x = x < -87.3f ? -87.3f : (x > 88.7f ? 88.7f : x);
@@ -63,9 +75,15 @@ inline float exponential(float x) {
 template <class Body>
 inline void with_element(cpu::Element element, Body&& body) {
   switch (element) {
-    case cpu::Element::f64: body.template operator()<double>(); break;
-    case cpu::Element::f32: body.template operator()<float>(); break;
-    case cpu::Element::bf16: body.template operator()<bf16>(); break;
+    case cpu::Element::f64:
+      body.template operator()<double>();
+      break;
+    case cpu::Element::f32:
+      body.template operator()<float>();
+      break;
+    case cpu::Element::bf16:
+      body.template operator()<bf16>();
+      break;
   }
 }
 

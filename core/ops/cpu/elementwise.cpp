@@ -1,5 +1,5 @@
-// RMSNorm, rotary embedding, SwiGLU and cross-entropy on the CPU: one pass over memory each, vectorised by the
-// compiler. The mathematics stands beside the arguments in kernels.h.
+// RMSNorm, rotary embedding, SwiGLU and cross-entropy on the CPU: one pass over memory each, vectorised by
+// the compiler. The mathematics stands beside the arguments in kernels.h.
 #include "core/ops/cpu/element.h"
 
 namespace longlora::LONGLORA_CPU_NAMESPACE {
@@ -38,8 +38,10 @@ void rmsnorm_forward(cpu::Element element, const cpu::RmsNormForward& a, int64_t
       const S squares = sum<S>(a.d, [x](int64_t i) { return load(x[i]) * load(x[i]); });
       const S mean = squares / static_cast<S>(a.d) + static_cast<S>(a.eps);
       S rstd;
-      if constexpr (sizeof(S) == 8) rstd = 1 / __builtin_sqrt(mean);
-      else rstd = 1 / __builtin_sqrtf(mean);
+      if constexpr (sizeof(S) == 8)
+        rstd = 1 / __builtin_sqrt(mean);
+      else
+        rstd = 1 / __builtin_sqrtf(mean);
       if (a.rstd != nullptr) static_cast<S*>(a.rstd)[t] = rstd;
       for (int64_t i = 0; i < a.d; ++i) store(y[i], load(w[i]) * rounded<T>(load(x[i]) * rstd));
     }
@@ -175,13 +177,19 @@ void cross_entropy(cpu::Element element, const cpu::CrossEntropy& a, int64_t beg
 const cpu::Kernels& kernels() {
   static constexpr cpu::Kernels table = {
 #if defined(LONGLORA_ISA_avx512)
-      "avx512",
+    "avx512",
 #elif defined(LONGLORA_ISA_avx2)
-      "avx2",
+    "avx2",
 #else
-      "baseline",
+    "baseline",
 #endif
-      rmsnorm_forward, rmsnorm_backward, rope, swiglu_forward, swiglu_backward, cross_entropy};
+    rmsnorm_forward,
+    rmsnorm_backward,
+    rope,
+    swiglu_forward,
+    swiglu_backward,
+    cross_entropy
+  };
   return table;
 }
 

@@ -1,7 +1,7 @@
-// The namespace of the instruction set that this file is compiled for: the same kernels exist several times, once in
-// longlora::cpu_baseline, once in longlora::cpu_avx2, once in longlora::cpu_avx512 (scripts/cmake/CpuKernels.cmake).
-// Kernels take raw pointers, sizes and strides, work on the index range that the caller gives (the caller owns the
-// threads), and include neither torch nor std templates.
+// The namespace of the instruction set that this file is compiled for: the same kernels exist several times,
+// once in longlora::cpu_baseline, once in longlora::cpu_avx2, once in longlora::cpu_avx512
+// (scripts/cmake/CpuKernels.cmake). Kernels take raw pointers, sizes and strides, work on the index range
+// that the caller gives (the caller owns the threads), and include neither torch nor std templates.
 #pragma once
 #include <stdint.h>
 

@@ -1,6 +1,6 @@
-// The table of CPU kernels, one instance per instruction set. Each works on rows [begin, end) of its arguments; the
-// caller splits the rows over threads. T: tokens, d: hidden size. Element types are those of Element; sums are kept in
-// float32 (float64 for f64).
+// The table of CPU kernels, one instance per instruction set. Each works on rows [begin, end) of its
+// arguments; the caller splits the rows over threads. T: tokens, d: hidden size. Element types are those of
+// Element; sums are kept in float32 (float64 for f64).
 #pragma once
 #include <stdint.h>
 
@@ -8,8 +8,8 @@ namespace longlora::cpu {
 
 enum class Element { f64, f32, bf16 };
 
-// y = w * round(x * rstd), rstd = 1 / sqrt(mean(x^2) + eps). The inner rounding to the element type is what the
-// reference implementation does.
+// y = w * round(x * rstd), rstd = 1 / sqrt(mean(x^2) + eps). The inner rounding to the element type is what
+// the reference implementation does.
 struct RmsNormForward {
   const void* x;  // [T, d]
   const void* w;  // [d]
@@ -31,8 +31,8 @@ struct RmsNormBackward {
   int64_t d;
 };
 
-// Rotary embedding in place: pairs (i, i + D/2) of each head turn by the angle of the token's position (rotate_half
-// convention). `inverse` turns back: the gradient.
+// Rotary embedding in place: pairs (i, i + D/2) of each head turn by the angle of the token's position
+// (rotate_half convention). `inverse` turns back: the gradient.
 struct Rope {
   void* x;                   // first head of the first token
   const int32_t* positions;  // [T]

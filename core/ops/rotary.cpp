@@ -1,0 +1,32 @@
+#include "core/ops/rotary.h"
+
+#include "core/ops/cpu_kernels.h"
+
+namespace longlora::ops {
+
+void rotate_in_place(const at::Tensor& x, int64_t heads, int64_t head_dim, const at::Tensor& positions,
+                     const RotaryTable& table, bool inverse) {
+  const int64_t half = head_dim / 2;
+  if (const auto element = cpu_element(x)) {
+    const cpu::Rope arguments{x.data_ptr(),
+                              positions.data_ptr<int32_t>(),
+                              table.cos.data_ptr(),
+                              table.sin.data_ptr(),
+                              x.size(1),
+                              heads,
+                              head_dim,
+                              inverse};
+    over_rows(x.size(0), heads * head_dim,
+              [&](int64_t begin, int64_t end) { cpu_kernels().rope(*element, arguments, begin, end); });
+    return;
+  }
+  const at::Tensor turned = x.narrow(1, 0, heads * head_dim).view({x.size(0), heads, 2, half});
+  const at::Tensor cos = table.cos.index_select(0, positions).unsqueeze(1);  // [T, 1, D/2]
+  const at::Tensor sin = table.sin.index_select(0, positions).unsqueeze(1) * (inverse ? -1 : 1);
+  const at::Tensor lo = turned.select(2, 0).to(cos.scalar_type()),
+                   hi = turned.select(2, 1).to(cos.scalar_type());
+  turned.select(2, 0).copy_(lo * cos - hi * sin);
+  turned.select(2, 1).copy_(hi * cos + lo * sin);
+}
+
+}  // namespace longlora::ops
