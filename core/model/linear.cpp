@@ -1,0 +1,133 @@
+#include "core/model/linear.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/base/hash.h"
+#include "core/base/random.h"
+#include "core/model/random_tensor.h"
+
+namespace longlora::model {
+
+double LoraOptions::scale() const {
+  return rslora ? alpha / std::sqrt(static_cast<double>(rank)) : alpha / static_cast<double>(rank);
+}
+
+Linear::Linear(std::vector<Part> parts, int64_t in, bool bias, const at::TensorOptions& options)
+    : parts_(std::move(parts)) {
+  int64_t out = 0;
+  for (const Part& part : parts_) {
+    first_row_.push_back(out);
+    out += part.rows;
+  }
+  weight_ = at::empty({out, in}, options);
+  if (bias) bias_ = at::empty({out}, options);
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    const auto rows = [&](const at::Tensor& t) { return t.narrow(0, first_row_[i], parts_[i].rows); };
+    weights_.push_back(
+        {.name = parts_[i].name + ".weight", .value = rows(weight_), .master = {}, .grad = {}});
+    if (bias)
+      biases_.push_back({.name = parts_[i].name + ".bias", .value = rows(bias_), .master = {}, .grad = {}});
+  }
+}
+
+void Linear::add_lora(std::span<const std::string> targets, const LoraOptions& options, uint64_t seed) {
+  std::vector<int64_t> chosen;
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    const std::string last = parts_[i].name.substr(parts_[i].name.rfind('.') + 1);
+    if (std::find(targets.begin(), targets.end(), last) != targets.end())
+      chosen.push_back(static_cast<int64_t>(i));
+  }
+  if (chosen.empty()) return;
+  const int64_t in = weight_.size(1), rank = options.rank;
+  lora_a_ = at::empty({rank * static_cast<int64_t>(chosen.size()), in}, weight_.options());
+  lora_b_ = at::zeros({weight_.size(0), lora_a_.size(0)}, weight_.options());
+  dropout_ = options.dropout;
+  for (const int64_t part : chosen) {
+    const int64_t column = rank * static_cast<int64_t>(loras_.size());
+    const std::string& name = parts_[part].name;
+    Lora lora{.a = {.name = name + ".lora_A.weight",
+                    .kind = Kind::lora,
+                    .value = lora_a_.narrow(0, column, rank),
+                    .master = {},
+                    .grad = {}},
+              .b = {.name = name + ".lora_B.weight",
+                    .kind = Kind::lora,
+                    .value = lora_b_.narrow(0, first_row_[part], parts_[part].rows).narrow(1, column, rank),
+                    .master = {},
+                    .grad = {},
+                    .to_value = options.scale()},
+              .part = part,
+              .column = column,
+              .rank = rank};
+    lora.a.make_trainable();
+    lora.b.make_trainable();
+    fill_uniform(lora.a.master, 1 / std::sqrt(static_cast<double>(in)),
+                 derive_seed(seed, {name_hash(lora.a.name)}));
+    lora.a.sync();
+    loras_.push_back(std::move(lora));
+  }
+}
+
+at::Tensor Linear::forward(const at::Tensor& x, uint64_t dropout_seed) const {
+  at::Tensor y = at::linear(x, weight_, bias_);
+  if (lora_a_.defined()) y.addmm_(at::mm(dropped(x, dropout_seed), lora_a_.t()), lora_b_.t());
+  return y;
+}
+
+at::Tensor Linear::input_gradient(const at::Tensor& dy, uint64_t dropout_seed) const {
+  at::Tensor dx = at::mm(dy, weight_);
+  if (!lora_a_.defined()) return dx;
+  const at::Tensor dxa = at::mm(dy, lora_b_);  // [T, R]
+  if (dropout_ == 0 || dropout_seed == 0) return dx.addmm_(dxa, lora_a_);
+  return dx.addcmul_(at::mm(dxa, lora_a_), drop_mask(dx, dropout_seed));
+}
+
+void Linear::accumulate(const at::Tensor& dy, const at::Tensor& x, uint64_t dropout_seed) {
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    const at::Tensor part = dy.narrow(1, first_row_[i], parts_[i].rows);
+    if (weights_[i].trainable()) weights_[i].grad.add_(at::mm(part.t(), x));
+    if (bias_.defined() && biases_[i].trainable())
+      biases_[i].grad.add_(part.sum(0, false, biases_[i].grad.scalar_type()));
+  }
+  if (!lora_a_.defined()) return;
+  const at::Tensor xd = dropped(x, dropout_seed);
+  const at::Tensor da = at::mm(at::mm(dy, lora_b_).t(), xd);  // [R, in]
+  const at::Tensor xa = at::mm(xd, lora_a_.t());              // [T, R]
+  for (Lora& lora : loras_) {
+    lora.a.grad.add_(da.narrow(0, lora.column, lora.rank));
+    // d(value of B) -> d(master of B): value = scale * master.
+    const at::Tensor db = at::mm(dy.narrow(1, first_row_[lora.part], parts_[lora.part].rows).t(),
+                                 xa.narrow(1, lora.column, lora.rank));
+    lora.b.grad.add_(db, lora.b.to_value);
+  }
+}
+
+bool Linear::trains() const {
+  return lora_a_.defined() ||
+         std::any_of(weights_.begin(), weights_.end(), [](const Parameter& p) { return p.trainable(); });
+}
+
+std::vector<Parameter*> Linear::parameters() {
+  std::vector<Parameter*> all;
+  for (Parameter& p : weights_) all.push_back(&p);
+  for (Parameter& p : biases_) all.push_back(&p);
+  for (Lora& lora : loras_) {
+    all.push_back(&lora.a);
+    all.push_back(&lora.b);
+  }
+  return all;
+}
+
+at::Tensor Linear::dropped(const at::Tensor& x, uint64_t seed) const {
+  return dropout_ == 0 || seed == 0 ? x : x * drop_mask(x, seed);
+}
+
+// The mask is drawn again from its seed in the backward pass instead of being kept: 0 or 1 / (1 - p).
+at::Tensor Linear::drop_mask(const at::Tensor& like, uint64_t seed) const {
+  at::Tensor mask = at::empty_like(like);
+  fill_bernoulli(mask, 1 - dropout_, derive_seed(seed, {name_hash(parts_.front().name)}));
+  return mask.div_(1 - dropout_);
+}
+
+}  // namespace longlora::model

@@ -1,0 +1,185 @@
+#include "core/model/llama.h"
+
+#include "core/base/error.h"
+#include "core/base/random.h"
+#include "core/model/random_tensor.h"
+#include "core/model/rope.h"
+#include "core/ops/cross_entropy.h"
+#include "core/ops/embedding.h"
+#include "core/ops/rmsnorm.h"
+
+namespace longlora::model {
+namespace {
+
+// The batch's integers as tensors on the CPU, without a copy: they live as long as the batch.
+at::Tensor as_tensor(const std::vector<int32_t>& values) {
+  return at::from_blob(const_cast<int32_t*>(values.data()), {static_cast<int64_t>(values.size())}, at::kInt);
+}
+
+}  // namespace
+
+Llama::Llama(const Config& config, at::ScalarType dtype, at::Device device)
+    : config_(config), dtype_(dtype), device_(device) {
+  const auto options = at::TensorOptions().dtype(dtype).device(device);
+  embed_ = {.name = "model.embed_tokens.weight",
+            .kind = Kind::embed,
+            .value = at::empty({config.vocab_size, config.hidden}, options),
+            .master = {},
+            .grad = {}};
+  norm_ = {.name = "model.norm.weight",
+           .kind = Kind::norm,
+           .value = at::empty({config.hidden}, options),
+           .master = {},
+           .grad = {}};
+  if (!config.tie_embeddings) {
+    lm_head_ = {.name = "lm_head.weight",
+                .kind = Kind::lm_head,
+                .value = at::empty({config.vocab_size, config.hidden}, options),
+                .master = {},
+                .grad = {}};
+  }
+  for (int64_t i = 0; i < config.layers; ++i) layers_.emplace_back(config, i, options);
+}
+
+void Llama::initialize(uint64_t seed) {
+  const double deviation = config_.raw.value("initializer_range", 0.02);
+  for (Parameter* p : parameters()) {
+    if (p->kind == Kind::norm) {
+      p->value.fill_(1);
+    } else if (p->name.ends_with(".bias")) {
+      p->value.zero_();
+    } else {
+      const at::Tensor drawn = at::empty(p->value.sizes(), p->value.options().dtype(at::kFloat));
+      fill_normal(drawn, deviation, derive_seed(seed, {name_hash(p->name)}));
+      p->value.copy_(drawn);
+    }
+  }
+}
+
+void Llama::add_lora(std::span<const std::string> targets, const LoraOptions& options, uint64_t seed) {
+  for (Layer& layer : layers_) layer.add_lora(targets, options, seed);
+}
+
+void Llama::train_kinds(std::span<const Kind> kinds) {
+  for (Parameter* p : parameters()) {
+    if (std::find(kinds.begin(), kinds.end(), p->kind) != kinds.end()) p->make_trainable();
+  }
+}
+
+void Llama::train_everything() {
+  for (Parameter* p : parameters()) p->make_trainable();
+}
+
+std::vector<Parameter*> Llama::parameters() {
+  std::vector<Parameter*> all = {&embed_};
+  for (Layer& layer : layers_) {
+    for (Parameter* p : layer.parameters()) all.push_back(p);
+  }
+  all.push_back(&norm_);
+  if (!config_.tie_embeddings) all.push_back(&lm_head_);
+  return all;
+}
+
+std::vector<Parameter*> Llama::trainable() {
+  std::vector<Parameter*> some;
+  for (Parameter* p : parameters()) {
+    if (p->trainable()) some.push_back(p);
+  }
+  return some;
+}
+
+at::Tensor Llama::forward_backward(const data::Batch& batch, const AttentionPattern& pattern,
+                                   std::span<const Recompute> recompute, double scale,
+                                   uint64_t dropout_seed) {
+  const Pass pass = make_pass(batch, pattern, dropout_seed);
+  const at::Tensor tokens = as_tensor(batch.tokens);
+  std::vector<Saved> saved(layers_.size());
+  at::Tensor x = ops::embedding_forward(embed_.value, tokens);  // [T, hidden]
+  for (size_t i = 0; i < layers_.size(); ++i) x = layers_[i].forward(x, pass, recompute[i], &saved[i]);
+
+  const ops::RmsNormed final = ops::rmsnorm_forward(x, norm_.value, config_.rms_eps);
+  const ops::HeadLoss loss =
+      ops::head_loss(final.y, head().value, as_tensor(batch.targets), true, scale, head().grad);
+  at::Tensor dx = ops::rmsnorm_backward(loss.dhidden, x, norm_.value, final.rstd, {}, norm_.grad);
+  for (size_t i = layers_.size(); i-- > 0;) {
+    dx = layers_[i].backward(dx, saved[i], pass);
+    saved[i] = {};
+  }
+  if (embed_.trainable()) ops::embedding_backward(dx, tokens, embed_.grad);
+  return loss.losses;
+}
+
+at::Tensor Llama::hidden_states(const data::Batch& batch, const AttentionPattern& pattern) const {
+  const Pass pass = make_pass(batch, pattern, 0);
+  at::Tensor x = ops::embedding_forward(embed_.value, as_tensor(batch.tokens));
+  for (const Layer& layer : layers_) x = layer.forward(x, pass, Recompute::everything, nullptr);
+  return ops::rmsnorm_forward(x, norm_.value, config_.rms_eps).y;
+}
+
+at::Tensor Llama::token_losses(const data::Batch& batch, const AttentionPattern& pattern) const {
+  return ops::head_loss(hidden_states(batch, pattern), head().value, as_tensor(batch.targets), false, 1, {})
+      .losses;
+}
+
+at::Tensor Llama::logits(const data::Batch& batch, const AttentionPattern& pattern) const {
+  return at::linear(hidden_states(batch, pattern), head().value);
+}
+
+KvCache Llama::make_cache(int64_t capacity) const {
+  KvCache cache{.layers = {}, .length = 0, .capacity = capacity};
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const auto empty = [&] {
+      return at::empty({capacity, config_.kv_heads, config_.head_dim}, embed_.value.options());
+    };
+    cache.layers.push_back({empty(), empty()});
+  }
+  return cache;
+}
+
+at::Tensor Llama::next_logits(std::span<const int32_t> tokens, KvCache& cache) const {
+  const auto n = static_cast<int64_t>(tokens.size());
+  if (cache.length + n > cache.capacity)
+    fail("the cache holds {} tokens, {} are needed", cache.capacity, cache.length + n);
+  Pass pass;
+  const int64_t whole[] = {0, n};
+  pass.plan = ops::GroupPlan::full(whole, config_.heads, config_.kv_heads, config_.sliding_window);
+  pass.positions = at::arange(cache.length, cache.length + n, at::kInt).to(device_);
+  pass.rotary = rotary_table(cache.capacity);
+  const at::Tensor ids = at::from_blob(const_cast<int32_t*>(tokens.data()), {n}, at::kInt);
+  at::Tensor x = ops::embedding_forward(embed_.value, ids);
+  for (size_t i = 0; i < layers_.size(); ++i)
+    x = layers_[i].forward_cached(x, pass, cache.layers[i], cache.length);
+  cache.length += n;
+  const at::Tensor last = ops::rmsnorm_forward(x.narrow(0, n - 1, 1), norm_.value, config_.rms_eps).y;
+  return at::linear(last, head().value).select(0, 0).to(at::kCPU, at::kFloat);
+}
+
+Pass Llama::make_pass(const data::Batch& batch, const AttentionPattern& pattern,
+                      uint64_t dropout_seed) const {
+  Pass pass;
+  pass.plan = pattern.group > 0 ? ops::GroupPlan::s2(batch.documents, pattern.group, config_.heads,
+                                                     config_.kv_heads, config_.sliding_window)
+                                : ops::GroupPlan::full(batch.documents, config_.heads, config_.kv_heads,
+                                                       config_.sliding_window);
+  pass.positions = as_tensor(batch.positions).to(device_);
+  pass.rotary = rotary_table(batch.length);
+  pass.backend = pattern.backend;
+  pass.dropout_seed = dropout_seed;
+  return pass;
+}
+
+// cos and sin of positions 0 ... length - 1, in float64 and rounded once. The laws that depend on the length
+// of the sequence (dynamic, longrope) get the length of the row.
+ops::RotaryTable Llama::rotary_table(int64_t length) const {
+  if (table_length_ == length) return table_;
+  const RopeFrequencies frequencies = model::frequencies(config_.rope, config_.head_dim, length);
+  const at::Tensor inverse = at::tensor(frequencies.inverse, at::kDouble);
+  const at::Tensor angle = at::outer(at::arange(length, at::kDouble), inverse);
+  const auto type = dtype_ == at::kDouble ? at::kDouble : at::kFloat;
+  table_ = {(angle.cos() * frequencies.attention).to(device_, type),
+            (angle.sin() * frequencies.attention).to(device_, type)};
+  table_length_ = length;
+  return table_;
+}
+
+}  // namespace longlora::model

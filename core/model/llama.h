@@ -1,0 +1,82 @@
+// The model: embedding, decoder layers, final norm, head; what is trained in it; and its three uses: a
+// training micro-batch (loss and gradients), the loss of given tokens, and generation with a cache.
+#pragma once
+#include <ATen/ATen.h>
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/data/batch.h"
+#include "core/model/config.h"
+#include "core/model/layer.h"
+
+namespace longlora::model {
+
+// How a batch attends.
+struct AttentionPattern {
+  int64_t group = 0;  // S2-Attn group in tokens; 0: full attention
+  ops::AttentionBackend backend = ops::AttentionBackend::automatic;
+};
+
+struct KvCache {
+  std::vector<LayerCache> layers;
+  int64_t length = 0, capacity = 0;
+};
+
+class Llama {
+ public:
+  // Uninitialised weights; fill them with initialize() or load_weights() (core/model/weights.h).
+  Llama(const Config& config, at::ScalarType dtype, at::Device device);
+
+  // Random weights as transformers draws them: normal with config's initializer_range, norms one, biases
+  // zero.
+  void initialize(uint64_t seed);
+
+  // What is trained. Kinds: Kind::embed, Kind::norm, Kind::lm_head. A tied head is trained with the
+  // embedding.
+  void add_lora(std::span<const std::string> targets, const LoraOptions& options, uint64_t seed);
+  void train_kinds(std::span<const Kind> kinds);
+  void train_everything();
+
+  // One micro-batch: returns the loss of every token ([T] float32, 0 without target) and adds to the
+  // gradients those of scale * sum(losses). `recompute` has one policy per layer.
+  [[nodiscard]] at::Tensor forward_backward(const data::Batch& batch, const AttentionPattern& pattern,
+                                            std::span<const Recompute> recompute, double scale,
+                                            uint64_t dropout_seed);
+
+  // The loss of every token, [T] float32 (float64 for float64 models), 0 without target.
+  [[nodiscard]] at::Tensor token_losses(const data::Batch& batch, const AttentionPattern& pattern) const;
+
+  // The logits of every token, [T, vocab]; for small inputs.
+  [[nodiscard]] at::Tensor logits(const data::Batch& batch, const AttentionPattern& pattern) const;
+
+  // Generation: room for `capacity` tokens; then tokens go in (all of a prompt first, afterwards one at a
+  // time) and the logits after the last come out, [vocab] float32.
+  [[nodiscard]] KvCache make_cache(int64_t capacity) const;
+  [[nodiscard]] at::Tensor next_logits(std::span<const int32_t> tokens, KvCache& cache) const;
+
+  [[nodiscard]] const Config& config() const { return config_; }
+  [[nodiscard]] at::ScalarType dtype() const { return dtype_; }
+  [[nodiscard]] at::Device device() const { return device_; }
+  [[nodiscard]] std::vector<Parameter*> parameters();
+  [[nodiscard]] std::vector<Parameter*> trainable();
+
+ private:
+  [[nodiscard]] Pass make_pass(const data::Batch& batch, const AttentionPattern& pattern,
+                               uint64_t dropout_seed) const;
+  [[nodiscard]] ops::RotaryTable rotary_table(int64_t length) const;
+  [[nodiscard]] const Parameter& head() const { return config_.tie_embeddings ? embed_ : lm_head_; }
+  [[nodiscard]] at::Tensor hidden_states(const data::Batch& batch, const AttentionPattern& pattern) const;
+
+  Config config_;
+  at::ScalarType dtype_;
+  at::Device device_;
+  Parameter embed_, norm_, lm_head_;
+  std::vector<Layer> layers_;
+  mutable int64_t table_length_ = 0;  // the rotary table of the last length asked for
+  mutable ops::RotaryTable table_;
+};
+
+}  // namespace longlora::model
