@@ -1,0 +1,44 @@
+// What stands behind attention.h: the arguments as one value, and one pair of functions per backend.
+#pragma once
+#include <ATen/ATen.h>
+
+#include <vector>
+
+#include "core/ops/group_plan.h"
+
+namespace longlora::ops {
+
+struct AttentionForward {
+  const at::Tensor &q, &k, &v;  // [T, Hq, D], [T, Hkv, D] twice
+  const at::Tensor &out, &lse;  // written: [T, Hq, D], [Hq, T]
+  const GroupPlan& plan;
+};
+
+struct AttentionBackward {
+  const at::Tensor &dout, &q, &k, &v, &out, &lse;
+  const at::Tensor &dq, &dk, &dv;  // written
+  const GroupPlan& plan;
+};
+
+// Query heads [first, first + count) and the cut of the tokens that they attend in.
+struct HeadRange {
+  int64_t first, count;
+  const std::vector<int64_t>& boundaries;
+};
+
+// The plan as one range of heads, or two.
+[[nodiscard]] std::vector<HeadRange> head_ranges(const GroupPlan& plan);
+
+namespace reference {
+void forward(const AttentionForward& a);
+void backward(const AttentionBackward& a);
+}  // namespace reference
+
+namespace sdpa {
+// Why LibTorch's flash attention cannot do this; null when it can.
+[[nodiscard]] const char* objection(const at::Tensor& q, const GroupPlan& plan);
+void forward(const AttentionForward& a);
+void backward(const AttentionBackward& a);
+}  // namespace sdpa
+
+}  // namespace longlora::ops

@@ -1,0 +1,184 @@
+// Every attention backend against softmax attention written out in float64 with LibTorch's autograd, values
+// and gradients.
+#include "core/ops/attention.h"
+
+#include <fmt/ranges.h>
+#include <catch2/catch.hpp>
+
+#include <random>
+
+#include "core/base/error.h"
+
+using namespace longlora;
+using namespace longlora::ops;
+
+namespace {
+
+struct Case {
+  std::vector<int64_t> documents;
+  int64_t group, heads, kv_heads, head_dim;  // group 0: full attention
+  int64_t window = 0;
+  double spread = 1;  // size of the numbers in q and k
+
+  [[nodiscard]] GroupPlan plan() const {
+    if (group == 0) return GroupPlan::full(documents, heads, kv_heads, window);
+    return GroupPlan::s2(documents, group, heads, kv_heads, window);
+  }
+};
+
+std::string describe(const Case& c) {
+  return fmt::format("documents [{}] group {} heads {}/{} D {} window {} spread {}",
+                     fmt::join(c.documents, " "), c.group, c.heads, c.kv_heads, c.head_dim, c.window,
+                     c.spread);
+}
+
+// One buffer [T, (Hq + 2 Hkv) * D] and the views of it that attention gets.
+struct Stacked {
+  at::Tensor buffer, q, k, v;
+  Stacked(const at::Tensor& filled, const Case& c) : buffer(filled) {
+    const at::Tensor heads = buffer.unflatten(1, {c.heads + 2 * c.kv_heads, c.head_dim});
+    q = heads.narrow(1, 0, c.heads);
+    k = heads.narrow(1, c.heads, c.kv_heads);
+    v = heads.narrow(1, c.heads + c.kv_heads, c.kv_heads);
+  }
+};
+
+struct Values {
+  at::Tensor out, lse, dq, dk, dv;
+};
+
+// [Hq, T, T]: true where a query (row) may not look at a key.
+at::Tensor hidden_pairs(const GroupPlan& plan) {
+  at::Tensor hidden = at::ones({plan.heads, plan.tokens, plan.tokens}, at::kBool);
+  auto pairs = hidden.accessor<bool, 3>();
+  for (int64_t h = 0; h < plan.heads; ++h) {
+    const std::vector<int64_t>& cut = h < plan.plain_heads ? plan.plain : plan.shifted;
+    for (size_t s = 0; s + 1 < cut.size(); ++s) {
+      for (int64_t i = cut[s]; i < cut[s + 1]; ++i) {
+        for (int64_t j = cut[s]; j <= i; ++j) pairs[h][i][j] = plan.window > 0 && i - j >= plan.window;
+      }
+    }
+  }
+  return hidden;
+}
+
+// Softmax attention with the mask written out, gradients by autograd; in the type of the buffer.
+Values plain(const Case& c, const at::Tensor& buffer, const at::Tensor& dout) {
+  const at::Tensor leaf = buffer.detach().clone().set_requires_grad(true);
+  const Stacked x(leaf, c);
+  const int64_t ratio = c.heads / c.kv_heads;
+  const at::Tensor q = x.q.transpose(0, 1), k = x.k.transpose(0, 1).repeat_interleave(ratio, 0),
+                   v = x.v.transpose(0, 1).repeat_interleave(ratio, 0);
+  const at::Tensor scores = (q.matmul(k.transpose(1, 2)) / std::sqrt(double(c.head_dim)))
+                                .masked_fill(hidden_pairs(c.plan()), -INFINITY);
+  const at::Tensor out = scores.softmax(2).matmul(v).transpose(0, 1);
+  out.backward(dout.to(buffer.scalar_type()));
+  const Stacked grad(leaf.grad(), c);
+  return {out.detach(), scores.detach().logsumexp(2), grad.q, grad.k, grad.v};
+}
+
+Values run(const Case& c, const at::Tensor& buffer, const at::Tensor& dout, AttentionBackend backend) {
+  const Stacked x(buffer, c);
+  const GroupPlan plan = c.plan();
+  const AttentionResult saved = attention_forward(x.q, x.k, x.v, plan, backend);
+  const Stacked grad(at::full_like(buffer, NAN), c);
+  attention_backward(dout.to(buffer.scalar_type()), x.q, x.k, x.v, saved, plan, grad.q, grad.k, grad.v,
+                     backend);
+  return {saved.out, saved.lse, grad.q, grad.k, grad.v};
+}
+
+double distance(const at::Tensor& a, const at::Tensor& b) {
+  return (a.to(at::kDouble) - b.to(at::kDouble)).norm().item<double>();
+}
+
+// Ours may be off by `factor` times what plain operations are off at the same precision, plus the rounding of
+// a result: `epsilon` of its size, and (for gradients that cancel to zero) 1e-6 or, in float64, 1e-14 an
+// element.
+void check_close(const char* what, const at::Tensor& ours, const at::Tensor& other, const at::Tensor& exact,
+                 double factor, double epsilon) {
+  INFO(what);
+  const double rounding = epsilon * exact.norm().item<double>();
+  const double noise = (ours.scalar_type() == at::kDouble ? 1e-14 : 1e-6) * std::sqrt(double(exact.numel()));
+  CHECK(distance(ours, exact) <= factor * distance(other, exact) + rounding + noise);
+}
+
+void compare(const Case& c, at::ScalarType type, AttentionBackend backend, uint64_t seed) {
+  INFO(describe(c) << " type " << type << " backend " << to_string(backend) << " seed " << seed);
+  at::manual_seed(seed);
+  const auto wide = at::TensorOptions(at::kDouble);
+  const int64_t rows = c.heads + 2 * c.kv_heads;
+  at::Tensor buffer = at::randn({c.documents.back(), rows * c.head_dim}, wide);
+  buffer.narrow(1, 0, (c.heads + c.kv_heads) * c.head_dim).mul_(c.spread);
+  const at::Tensor narrow = buffer.to(type);
+  const at::Tensor dout = at::randn({c.documents.back(), c.heads, c.head_dim}, wide).to(type);
+  const Values exact = plain(c, narrow.to(at::kDouble), dout);
+  const Values other = plain(c, narrow, dout);
+  const Values ours = run(c, narrow, dout, backend);
+  const double epsilon = type == at::kDouble ? 1e-13 : type == at::kFloat ? 1e-6 : 1.0 / 256;
+  // The plain one keeps its sums in bfloat16, ours must keep them in float32.
+  check_close("out", ours.out, other.out, exact.out, 2, epsilon);
+  check_close("lse", ours.lse, other.lse, exact.lse, 2, type == at::kDouble ? 1e-13 : 1e-6);
+  check_close("dq", ours.dq, other.dq, exact.dq, 3, epsilon);
+  check_close("dk", ours.dk, other.dk, exact.dk, 3, epsilon);
+  check_close("dv", ours.dv, other.dv, exact.dv, 3, epsilon);
+}
+
+// Lengths around blocks and groups, one token, several documents, grouped heads (also halves that cut a KV
+// head).
+const std::vector<Case> kCases = {
+    {{0, 1}, 0, 1, 1, 16},
+    {{0, 1, 2, 5}, 2, 2, 2, 16},
+    {{0, 63}, 16, 2, 2, 64},
+    {{0, 64}, 16, 4, 4, 64},
+    {{0, 65}, 0, 2, 1, 64},
+    {{0, 50}, 200, 4, 2, 32},  // shorter than a group
+    {{0, 130, 131, 260}, 64, 4, 2, 48},
+    {{0, 200}, 64, 8, 2, 16},
+    {{0, 190}, 60, 8, 1, 32},
+    {{0, 190}, 60, 6, 3, 32},  // the middle KV head has a query head in each half
+    {{0, 300}, 100, 3, 3, 64},
+    {{0, 257}, 0, 2, 2, 128},
+    {{0, 129, 300}, 97, 5, 1, 80},
+    {{0, 120}, 40, 4, 4, 24},
+    {{0, 513}, 256, 4, 2, 64},
+    {{0, 100}, 40, 2, 2, 64, 0, 12.0},  // scores in the hundreds: one key takes all
+};
+const std::vector<Case> kWindows = {
+    {{0, 100}, 0, 4, 2, 32, 1},  {{0, 200}, 80, 4, 2, 64, 33}, {{0, 150, 300}, 0, 2, 2, 48, 100},
+    {{0, 70}, 0, 2, 1, 16, 500}, {{0, 300}, 0, 2, 2, 64, 64},
+};
+
+std::vector<at::ScalarType> types_of(AttentionBackend) {
+  return {at::kDouble, at::kFloat, at::kBFloat16};
+}
+
+}  // namespace
+
+TEST_CASE("attention backends agree with softmax attention written out", "[attention]") {
+  const uint64_t seed = std::random_device()();
+  for (const auto backend : {AttentionBackend::reference, AttentionBackend::sdpa}) {
+    for (const at::ScalarType type : types_of(backend)) {
+      for (const Case& c : kCases) compare(c, type, backend, seed);
+    }
+  }
+}
+
+TEST_CASE("attention with a sliding window agrees with the mask written out", "[attention]") {
+  const uint64_t seed = std::random_device()();
+  for (const auto backend : {AttentionBackend::reference, AttentionBackend::automatic}) {
+    for (const at::ScalarType type : types_of(backend)) {
+      for (const Case& c : kWindows) compare(c, type, backend, seed);
+    }
+  }
+}
+
+TEST_CASE("an attention backend that cannot do what is asked says so", "[attention]") {
+  const Case c{{0, 8}, 0, 2, 2, 16, 4};
+  const Stacked x(at::randn({8, 6 * 16}), c);
+  CHECK_THROWS_WITH(attention_forward(x.q, x.k, x.v, c.plan(), AttentionBackend::sdpa),
+                    Catch::Contains("sliding window"));
+  CHECK_THROWS_WITH(attention_forward(x.q, x.k, x.v, GroupPlan::full(std::vector<int64_t>{0, 9}, 2, 2)),
+                    Catch::Contains("9 tokens"));
+  CHECK(parse_backend("sdpa") == AttentionBackend::sdpa);
+  CHECK_THROWS_WITH(parse_backend("flash"), Catch::Contains("reference, sdpa and cpu"));
+}
