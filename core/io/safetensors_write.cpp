@@ -1,0 +1,143 @@
+// Writing safetensors: one tensor in memory at a time, opened again and compared when done.
+#include <algorithm>
+#include <limits>
+#include <set>
+
+#include <nlohmann/json.hpp>
+
+#include "core/base/error.h"
+#include "core/base/hash.h"
+#include "core/io/atomic_file.h"
+#include "core/io/safetensors.h"
+
+namespace longlora::io {
+namespace {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+std::string_view text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+// The 8 length bytes and the header, padded with spaces to a multiple of 8.
+std::string header_of(const std::vector<TensorSource>& sources,
+                      const std::map<std::string, std::string>& metadata) {
+  ordered_json root = ordered_json::object();
+  if (!metadata.empty()) root["__metadata__"] = metadata;
+  int64_t offset = 0;
+  for (const TensorSource& source : sources) {
+    ordered_json entry;
+    entry["dtype"] = name_of(source.dtype);
+    entry["shape"] = source.shape;
+    entry["data_offsets"] = {offset, offset + byte_count(source)};
+    root[source.name] = std::move(entry);
+    offset += byte_count(source);
+  }
+  std::string text = root.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  const uint64_t length = text.size();
+  return std::string(reinterpret_cast<const char*>(&length), 8) + text;
+}
+
+// The file as it now lies on the disk against what was meant to be written.
+void compare(const fs::path& path, const std::vector<TensorSource>& sources,
+             const std::vector<std::string>& hashes) {
+  try {
+    const SafetensorsFile file(path);
+    if (file.tensors().size() != sources.size())
+      fail("{} tensors instead of {}", file.tensors().size(), sources.size());
+    for (size_t i = 0; i < sources.size(); ++i) {
+      const auto found = file.tensors().find(sources[i].name);
+      if (found == file.tensors().end()) fail("tensor '{}' is missing", sources[i].name);
+      const TensorView& view = found->second;
+      if (view.dtype != sources[i].dtype || view.shape != sources[i].shape ||
+          fingerprint(text_of(view.bytes)) != hashes[i]) {
+        fail("tensor '{}' differs", sources[i].name);
+      }
+    }
+  } catch (const Error& error) {
+    fail("{}: read back after writing, the file is not what was written: {}", path.string(), error.what());
+  }
+}
+
+}  // namespace
+
+int64_t byte_count(const TensorSource& source) {
+  int64_t bytes = size_of(source.dtype);
+  for (const int64_t dim : source.shape) {
+    if (dim < 0 || __builtin_mul_overflow(bytes, dim, &bytes)) {
+      fail("tensor '{}': impossible shape {}", source.name, shape_text(source.shape));
+    }
+  }
+  return bytes;
+}
+
+void write_safetensors(const fs::path& path, std::vector<TensorSource> sources,
+                       const std::map<std::string, std::string>& metadata) {
+  std::sort(sources.begin(), sources.end(), [](const TensorSource& a, const TensorSource& b) {
+    return a.dtype != b.dtype ? a.dtype > b.dtype : a.name < b.name;
+  });
+  std::set<std::string> names;
+  for (const TensorSource& source : sources) {
+    if (source.name == "__metadata__" || !names.insert(source.name).second) {
+      fail("{}: no tensor may be called '{}', or it is there twice", path.string(), source.name);
+    }
+  }
+  AtomicFile file(path);
+  const std::string header = header_of(sources, metadata);
+  file.write(std::as_bytes(std::span(header)));
+  std::vector<std::string> hashes;
+  std::vector<std::byte> buffer;
+  for (const TensorSource& source : sources) {
+    buffer.resize(static_cast<size_t>(byte_count(source)));
+    source.fill(buffer);
+    hashes.push_back(fingerprint(text_of(buffer)));
+    file.write(buffer);
+  }
+  file.sync();
+  compare(file.work_path(), sources, hashes);
+  file.commit();
+}
+
+void write_sharded(const fs::path& folder, std::vector<TensorSource> sources, int64_t max_shard_bytes,
+                   std::string_view stem) {
+  std::vector<std::vector<TensorSource>> shards;
+  std::vector<TensorSource> open;
+  int64_t open_bytes = 0, total_bytes = 0, total_elements = 0;
+  for (TensorSource& source : sources) {
+    const int64_t bytes = byte_count(source);
+    total_bytes += bytes;
+    total_elements += bytes / size_of(source.dtype);
+    if (bytes > max_shard_bytes) {
+      shards.emplace_back().push_back(std::move(source));
+      continue;
+    }
+    if (open_bytes + bytes > max_shard_bytes) {
+      shards.push_back(std::exchange(open, {}));
+      open_bytes = 0;
+    }
+    open.push_back(std::move(source));
+    open_bytes += bytes;
+  }
+  if (!open.empty() || shards.empty()) shards.push_back(std::move(open));
+  if (shards.size() == 1) {
+    write_safetensors(folder / fmt::format("{}.safetensors", stem), std::move(shards[0]));
+    return;
+  }
+  json index;
+  index["metadata"] = {{"total_parameters", total_elements}, {"total_size", total_bytes}};
+  for (size_t i = 0; i < shards.size(); ++i) {
+    const std::string file = fmt::format("{}-{:05}-of-{:05}.safetensors", stem, i + 1, shards.size());
+    for (const TensorSource& source : shards[i]) {
+      if (index["weight_map"].contains(source.name))
+        fail("{}: two tensors are called '{}'", folder.string(), source.name);
+      index["weight_map"][source.name] = file;
+    }
+    write_safetensors(folder / file, std::move(shards[i]));
+  }
+  write_file_atomically(folder / fmt::format("{}.safetensors.index.json", stem),
+                        index.dump(2, ' ', true) + "\n");
+}
+
+}  // namespace longlora::io
