@@ -1,0 +1,60 @@
+#include "core/model/tensors.h"
+
+#include <cstring>
+
+#include "core/base/error.h"
+
+namespace longlora::model {
+
+at::ScalarType scalar_type(io::DType dtype) {
+  switch (dtype) {
+    case io::DType::f64: return at::kDouble;
+    case io::DType::f32: return at::kFloat;
+    case io::DType::f16: return at::kHalf;
+    case io::DType::bf16: return at::kBFloat16;
+    case io::DType::i64: return at::kLong;
+    case io::DType::i32: return at::kInt;
+    case io::DType::i16: return at::kShort;
+    case io::DType::i8: return at::kChar;
+    case io::DType::u8: return at::kByte;
+    case io::DType::boolean: return at::kBool;
+    default: input_error("tensors of type {} cannot be computed with", io::name_of(dtype));
+  }
+}
+
+io::DType file_type(at::ScalarType type) {
+  switch (type) {
+    case at::kDouble: return io::DType::f64;
+    case at::kFloat: return io::DType::f32;
+    case at::kHalf: return io::DType::f16;
+    case at::kBFloat16: return io::DType::bf16;
+    case at::kLong: return io::DType::i64;
+    case at::kInt: return io::DType::i32;
+    default: fail("tensors of type {} are not written", at::toString(type));
+  }
+}
+
+at::ScalarType parse_dtype(const std::string& name) {
+  if (name == "bfloat16") return at::kBFloat16;
+  if (name == "float16") return at::kHalf;
+  if (name == "float32") return at::kFloat;
+  usage_error("unknown dtype '{}': bfloat16, float16 or float32", name);
+}
+
+at::Tensor as_tensor(const io::TensorView& view) {
+  const at::ScalarType type = scalar_type(view.dtype);
+  void* data = const_cast<std::byte*>(view.bytes.data());
+  if (reinterpret_cast<uintptr_t>(data) % c10::elementSize(type) == 0) return at::from_blob(data, view.shape, type);
+  at::Tensor copy = at::empty(view.shape, type);
+  std::memcpy(copy.data_ptr(), data, view.bytes.size());
+  return copy;
+}
+
+io::TensorSource source(const std::string& name, const at::Tensor& tensor, at::ScalarType type) {
+  return {name, file_type(type), tensor.sizes().vec(), [tensor, type](std::span<std::byte> out) {
+            at::Tensor target = at::from_blob(out.data(), tensor.sizes(), type);
+            target.copy_(tensor);
+          }};
+}
+
+}  // namespace longlora::model
