@@ -42,7 +42,7 @@ Llama::Llama(const Config& config, at::ScalarType dtype, at::Device device)
 }
 
 void Llama::initialize(uint64_t seed) {
-  const double deviation = config_.raw.value("initializer_range", 0.02);
+  const double deviation = config_.initializer_range;
   for (Parameter* p : parameters()) {
     if (p->kind == Kind::norm) {
       p->value.fill_(1);

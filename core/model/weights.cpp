@@ -53,7 +53,7 @@ void save_llama(const std::filesystem::path& folder, Llama& llama, at::ScalarTyp
     if (p->kind != Kind::lora) sources.push_back(source(p->name, p->trainable() ? p->master : p->value, dtype));
   }
   io::write_sharded(folder, std::move(sources), int64_t{5'000'000'000});
-  write_config(llama.config(), folder);
+  write_config(llama.config(), folder / "config.json");
 }
 
 }  // namespace longlora::model

@@ -1,0 +1,214 @@
+// The written-out backward pass against autograd in float64, for everything that can be trained, every
+// recompute policy, both attention patterns, packed documents and grouped-query attention; and the loss of a
+// step against its split.
+#include <catch2/catch.hpp>
+
+#include "core/base/random.h"
+#include "core/model/llama.h"
+#include "core/model/random_tensor.h"
+#include "test/reference/llama_autograd.h"
+
+namespace longlora {
+namespace {
+
+using model::Kind;
+using model::Llama;
+using model::Recompute;
+
+struct Case {
+  std::string name;
+  int64_t heads = 4, kv_heads = 2;
+  bool tied = false, bias = false;
+  int64_t window = 0, group = 0;
+  bool full = false;  // full fine-tuning instead of LoRA
+};
+
+model::Config config_of(const Case& c) {
+  model::Config config;
+  config.architecture = "LlamaForCausalLM";
+  config.vocab_size = 19;
+  config.hidden = 12;
+  config.intermediate = 20;
+  config.layers = 2;
+  config.heads = c.heads;
+  config.kv_heads = c.kv_heads;
+  config.head_dim = 6;
+  config.rms_eps = 1e-5;
+  config.tie_embeddings = c.tied;
+  config.attention_bias = config.mlp_bias = c.bias;
+  config.max_positions = 64;
+  config.sliding_window = c.window;
+  return config;
+}
+
+// Two rows of 20 tokens; the first holds three documents, the second two; some targets carry no loss.
+data::Batch batch_of(uint64_t seed) {
+  SplitMix random(seed);
+  data::Batch batch{.rows = 2,
+                    .length = 20,
+                    .tokens = {},
+                    .targets = {},
+                    .positions = {},
+                    .documents = {0, 5, 16, 20, 33, 40}};
+  for (size_t d = 0; d + 1 < batch.documents.size(); ++d) {
+    for (int64_t i = batch.documents[d]; i < batch.documents[d + 1]; ++i) {
+      batch.tokens.push_back(static_cast<int32_t>(random.below(19)));
+      batch.positions.push_back(static_cast<int32_t>(i - batch.documents[d]));
+      batch.targets.push_back(random.below(5) == 0 ? data::kIgnore : static_cast<int32_t>(random.below(19)));
+    }
+  }
+  return batch;
+}
+
+Llama model_of(const Case& c) {
+  Llama llama(config_of(c), at::kDouble, at::kCPU);
+  for (model::Parameter* p : llama.parameters())
+    model::fill_normal(p->value, p->kind == Kind::norm ? 0.5 : 0.3, model::name_hash(p->name));
+  if (c.full) {
+    llama.train_everything();
+    return llama;
+  }
+  const std::vector<std::string> targets = {"q_proj",    "v_proj",  "o_proj",
+                                            "gate_proj", "up_proj", "down_proj"};
+  llama.add_lora(targets, {.rank = 3, .alpha = 5, .dropout = 0, .rslora = false}, 1);
+  const Kind also[] = {Kind::embed, Kind::norm};
+  llama.train_kinds(also);
+  for (model::Parameter* p : llama.trainable()) {
+    if (p->name.ends_with("lora_B.weight")) model::fill_normal(p->master, 0.3, model::name_hash(p->name));
+    p->sync();
+  }
+  return llama;
+}
+
+reference::Weights weights_of(Llama& llama) {
+  reference::Weights weights;
+  for (model::Parameter* p : llama.parameters()) {
+    weights[p->name] = p->trainable() ? p->master.clone().requires_grad_(true) : p->value.clone();
+  }
+  return weights;
+}
+
+double relative(const at::Tensor& ours, const at::Tensor& expected) {
+  return ((ours - expected).norm() / (expected.norm() + 1e-300)).item<double>();
+}
+
+}  // namespace
+
+TEST_CASE("the written-out backward equals autograd in float64", "[model][backward]") {
+  const Case cases[] = {
+      {.name = "LoRA, full attention"},
+      {.name = "LoRA, S2", .group = 6},
+      {.name = "LoRA, S2, odd group, odd KV heads, window",
+       .heads = 6,
+       .kv_heads = 3,
+       .window = 4,
+       .group = 5},
+      {.name = "LoRA, tied, bias, one KV head",
+       .heads = 4,
+       .kv_heads = 1,
+       .tied = true,
+       .bias = true,
+       .group = 4},
+      {.name = "full fine-tuning, S2, bias", .bias = true, .group = 6, .full = true},
+      {.name = "full fine-tuning, tied, MHA", .heads = 4, .kv_heads = 4, .tied = true, .full = true},
+  };
+  const data::Batch batch = batch_of(7);
+  const double scale = 1.0 / 29;
+  for (const Case& c : cases) {
+    Llama llama = model_of(c);
+    reference::Weights weights = weights_of(llama);
+    const at::Tensor expected = reference::token_losses(config_of(c), weights, 5.0 / 3, batch, c.group);
+    (expected.sum() * scale).backward();
+    for (const Recompute policy :
+         {Recompute::nothing, Recompute::gate_up, Recompute::all_but_attention, Recompute::everything}) {
+      INFO(c.name << ", policy " << static_cast<int>(policy));
+      for (model::Parameter* p : llama.trainable()) p->grad.zero_();
+      const std::vector<Recompute> policies(2, policy);
+      const at::Tensor losses = llama.forward_backward(batch, {.group = c.group}, policies, scale, 0);
+      CHECK(relative(losses, expected.detach()) < 1e-12);
+      CHECK(relative(llama.token_losses(batch, {.group = c.group}), expected.detach()) < 1e-12);
+      for (const model::Parameter* p : llama.trainable()) {
+        INFO(p->name);
+        CHECK(relative(p->grad, weights.at(p->name).grad()) < 1e-9);
+      }
+    }
+  }
+}
+
+TEST_CASE("LoRA dropout draws the same mask in forward, recomputation and backward", "[model][backward]") {
+  // The gradient of a quantity that is linear in B: with the mask fixed by its seed, moving B by e moves the
+  // loss by e * gradient. Checked by central differences along a random direction.
+  Llama llama(config_of({.name = ""}), at::kDouble, at::kCPU);
+  for (model::Parameter* p : llama.parameters()) model::fill_normal(p->value, 0.3, model::name_hash(p->name));
+  const std::vector<std::string> targets = {"q_proj", "k_proj", "v_proj", "o_proj", "down_proj"};
+  llama.add_lora(targets, {.rank = 2, .alpha = 4, .dropout = 0.4, .rslora = true}, 3);
+  const data::Batch batch = batch_of(11);
+  const auto loss = [&](uint64_t seed, Recompute policy) {
+    const std::vector<Recompute> policies(2, policy);
+    return llama.forward_backward(batch, {.group = 6}, policies, 1.0, seed).sum().item<double>();
+  };
+  for (model::Parameter* p : llama.trainable()) {
+    model::fill_normal(p->master, 0.3, model::name_hash(p->name) + 1);
+    p->sync();
+  }
+  CHECK(loss(5, Recompute::nothing) == loss(5, Recompute::everything));
+  CHECK(loss(5, Recompute::nothing) != loss(6, Recompute::nothing));
+  for (const Recompute policy : {Recompute::nothing, Recompute::everything}) {
+    for (model::Parameter* p : llama.trainable()) p->grad.zero_();
+    loss(5, policy);
+    double slope = 0;
+    std::vector<at::Tensor> directions, gradients;
+    for (model::Parameter* p : llama.trainable()) {
+      directions.push_back(at::empty_like(p->master));
+      model::fill_normal(directions.back(), 1, model::name_hash(p->name) + 2);
+      slope += (directions.back() * p->grad).sum().item<double>();
+    }
+    const double e = 1e-6;
+    const auto moved = [&](double by) {
+      size_t i = 0;
+      for (model::Parameter* p : llama.trainable()) {
+        p->master.add_(directions[i++], by);
+        p->sync();
+      }
+    };
+    moved(e);
+    const double up = loss(5, policy);
+    moved(-2 * e);
+    const double down = loss(5, policy);
+    moved(e);
+    CHECK(slope == Approx((up - down) / (2 * e)).epsilon(1e-6));
+  }
+}
+
+TEST_CASE("loss and gradients do not depend on how a step is split into micro-batches", "[model][backward]") {
+  const Case c{.name = "", .group = 6};
+  Llama llama = model_of(c);
+  const data::Batch whole = batch_of(13);
+  const double scale = 1.0 / static_cast<double>(whole.target_count());
+  const std::vector<Recompute> policies(2, Recompute::nothing);
+  double sum = llama.forward_backward(whole, {.group = 6}, policies, scale, 0).sum().item<double>();
+  std::vector<at::Tensor> expected;
+  for (model::Parameter* p : llama.trainable()) {
+    expected.push_back(p->grad.clone());
+    p->grad.zero_();
+  }
+  double split_sum = 0;
+  for (int row = 0; row < 2; ++row) {
+    const auto part = [&](const std::vector<int32_t>& v) {
+      return std::vector<int32_t>(v.begin() + 20 * row, v.begin() + 20 * (row + 1));
+    };
+    data::Batch micro{
+        .rows = 1,
+        .length = 20,
+        .tokens = part(whole.tokens),
+        .targets = part(whole.targets),
+        .positions = part(whole.positions),
+        .documents = row == 0 ? std::vector<int64_t>{0, 5, 16, 20} : std::vector<int64_t>{0, 13, 20}};
+    split_sum += llama.forward_backward(micro, {.group = 6}, policies, scale, 0).sum().item<double>();
+  }
+  CHECK(split_sum == Approx(sum).epsilon(1e-12));
+  size_t i = 0;
+  for (model::Parameter* p : llama.trainable()) CHECK(relative(p->grad, expected[i++]) < 1e-10);
+}
+
+}  // namespace longlora
