@@ -1,5 +1,5 @@
-// A recipe: everything that a run is, as plain values. Filled, checked, printed and documented by the one field table
-// (core/recipe/fields.cpp); the defaults live there too, in the initialisers below.
+// A recipe: everything that a run is, as plain values. Filled, checked, printed and documented by the one
+// field table (core/recipe/fields.cpp); the defaults live there too, in the initialisers below.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -9,39 +9,41 @@
 namespace longlora::recipe {
 
 struct Model {
-  std::string path;                  // Hugging Face folder of the base model
-  std::string init;                  // folder with config.json (and tokenizer): train from random weights instead
-  std::string adapter;               // continue from this adapter (with path)
-  std::string dtype = "bfloat16";    // what is computed in: bfloat16 | float16 | float32
-  std::string quantize = "none";     // none | nf4
-  std::string device = "auto";       // auto | cpu | cuda
+  std::string path;     // Hugging Face folder of the base model
+  std::string init;     // folder with config.json (and tokenizer): train from random weights instead
+  std::string adapter;  // continue from this adapter (with path)
+  std::string dtype = "bfloat16";  // what is computed in: bfloat16 | float16 | float32
+  std::string quantize = "none";   // none | nf4
+  std::string device = "auto";     // auto | cpu | cuda
 };
 
 struct Rope {
-  std::string type = "model";        // model (keep the model's own) | none | linear | ntk | dynamic | yarn | longrope | llama3
-  std::optional<double> factor;      // empty: "auto"
-  std::optional<double> theta;       // empty: the model's own
-  std::optional<double> attention_factor, beta_fast, beta_slow, mscale, mscale_all_dim;  // yarn (longrope: the first)
-  bool truncate = true;                                                                  // yarn
-  std::vector<double> short_factor, long_factor;                                         // longrope
-  std::optional<double> low_freq_factor, high_freq_factor;                               // llama3
+  std::string type =
+      "model";  // model (keep the model's own) | none | linear | ntk | dynamic | yarn | longrope | llama3
+  std::optional<double> factor;  // empty: "auto"
+  std::optional<double> theta;   // empty: the model's own
+  std::optional<double> attention_factor, beta_fast, beta_slow, mscale,
+      mscale_all_dim;                                       // yarn (longrope: the first)
+  bool truncate = true;                                     // yarn
+  std::vector<double> short_factor, long_factor;            // longrope
+  std::optional<double> low_freq_factor, high_freq_factor;  // llama3
 };
 
 struct Context {
-  int64_t length = 0;                // tokens a row; 0: what the model was trained for
+  int64_t length = 0;  // tokens a row; 0: what the model was trained for
   Rope rope;
 };
 
 struct Attention {
-  std::string pattern = "s2";        // s2 | full
-  double group_ratio = 0.25;         // S2 group over context length
-  int64_t group_size = 0;            // S2 group in tokens; 0: from group_ratio
-  double finish = 0.0;               // last share of the steps trained with full attention
-  std::string backend = "auto";      // auto | reference | sdpa | cpu
+  std::string pattern = "s2";    // s2 | full
+  double group_ratio = 0.25;     // S2 group over context length
+  int64_t group_size = 0;        // S2 group in tokens; 0: from group_ratio
+  double finish = 0.0;           // last share of the steps trained with full attention
+  std::string backend = "auto";  // auto | reference | sdpa | cpu
 };
 
 struct Tune {
-  std::string mode = "lora";         // lora | full
+  std::string mode = "lora";  // lora | full
   int64_t rank = 8;
   double alpha = 16;
   double dropout = 0.0;
@@ -58,8 +60,8 @@ struct Data {
 };
 
 struct Batch {
-  int64_t sequences = 64;            // rows in a global step
-  int64_t micro = 1;                 // rows computed at once
+  int64_t sequences = 64;  // rows in a global step
+  int64_t micro = 1;       // rows computed at once
 };
 
 struct Optimizer {
@@ -68,7 +70,7 @@ struct Optimizer {
   std::vector<double> betas = {0.9, 0.95};
   double eps = 1e-8;
   double weight_decay = 0.0;
-  double max_grad_norm = 1.0;        // 0: no clipping
+  double max_grad_norm = 1.0;  // 0: no clipping
 };
 
 struct Schedule {
@@ -78,23 +80,23 @@ struct Schedule {
 };
 
 struct Parallel {
-  std::string shard = "auto";        // auto | none | optimizer | model
+  std::string shard = "auto";  // auto | none | optimizer | model
   int64_t sequence = 1;
 };
 
 struct Memory {
-  std::string recompute = "auto";    // auto | nothing | gate_up | all_but_attention | everything
+  std::string recompute = "auto";  // auto | nothing | gate_up | all_but_attention | everything
   std::string offload = "none";
 };
 
 struct Eval {
-  int64_t every_steps = 0;           // 0: no validation
-  int64_t rows = 64;                 // validation rows a measurement, 0: all
+  int64_t every_steps = 0;  // 0: no validation
+  int64_t rows = 64;        // validation rows a measurement, 0: all
 };
 
 struct Checkpoint {
   std::string dir;
-  int64_t every_steps = 100;         // 0: only at the end
+  int64_t every_steps = 100;  // 0: only at the end
   int64_t keep = 2;
 };
 
