@@ -1,5 +1,6 @@
-// A recipe: everything that a run is, as plain values. Filled, checked, printed and documented by the one field table
-// (core/recipe/fields.cpp); the defaults live there too, in the initialisers below.
+// A recipe: everything that a run is, as plain values. Filled, checked, printed and documented by the one
+// field table (core/recipe/fields.cpp), which also has the meaning and the choices of every key; the defaults
+// are the initialisers below.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -9,57 +10,56 @@
 namespace longlora::recipe {
 
 struct Model {
-  std::string path;                  // Hugging Face folder of the base model
-  std::string init;                  // folder with config.json (and tokenizer): train from random weights instead
-  std::string adapter;               // continue from this adapter (with path)
-  std::string dtype = "bfloat16";    // what is computed in: bfloat16 | float16 | float32
-  std::string quantize = "none";     // none | nf4
-  std::string device = "auto";       // auto | cpu | cuda
+  std::string path, init, adapter;  // empty: none
+  std::string dtype = "bfloat16";
+  std::string quantize = "none";
+  std::string device = "auto";
 };
 
 struct Rope {
-  std::string type = "model";        // model (keep the model's own) | none | linear | ntk | dynamic | yarn | longrope | llama3
-  std::optional<double> factor;      // empty: "auto"
-  std::optional<double> theta;       // empty: the model's own
-  std::optional<double> attention_factor, beta_fast, beta_slow, mscale, mscale_all_dim;  // yarn (longrope: the first)
-  bool truncate = true;                                                                  // yarn
-  std::vector<double> short_factor, long_factor;                                         // longrope
-  std::optional<double> low_freq_factor, high_freq_factor;                               // llama3
+  std::string type = "model";    // the model's own
+  std::optional<double> factor;  // empty: "auto", as in all of these
+  std::optional<double> theta;
+  std::optional<double> attention_factor;                              // yarn, longrope
+  std::optional<double> beta_fast, beta_slow, mscale, mscale_all_dim;  // yarn
+  bool truncate = true;                                                // yarn
+  std::vector<double> short_factor, long_factor;                       // longrope
+  std::optional<double> low_freq_factor, high_freq_factor;             // llama3
 };
 
 struct Context {
-  int64_t length = 0;                // tokens a row; 0: what the model was trained for
+  int64_t length = 0;  // tokens a row; 0: what the model was trained for
   Rope rope;
 };
 
 struct Attention {
-  std::string pattern = "s2";        // s2 | full
-  double group_ratio = 0.25;         // S2 group over context length
-  int64_t group_size = 0;            // S2 group in tokens; 0: from group_ratio
-  double finish = 0.0;               // last share of the steps trained with full attention
-  std::string backend = "auto";      // auto | reference | sdpa | cpu
+  std::string pattern = "s2";
+  double group_ratio = 0.25;  // S2 group over context length
+  int64_t group_size = 0;     // S2 group in tokens; 0: from group_ratio
+  double finish = 0.0;        // last share of the steps trained with full attention
+  std::string backend = "auto";
 };
 
 struct Tune {
-  std::string mode = "lora";         // lora | full
+  std::string mode = "lora";
   int64_t rank = 8;
   double alpha = 16;
   double dropout = 0.0;
   bool rslora = false;
   std::vector<std::string> targets = {"q_proj", "k_proj", "v_proj", "o_proj"};
-  std::vector<std::string> also = {"embed", "norm"};  // trained whole beside LoRA: embed | norm | lm_head
+  std::vector<std::string> also = {"embed", "norm"};  // trained whole beside LoRA
 };
 
 struct Data {
-  std::vector<std::string> train, valid;  // files or globs: .txt .jsonl .json (.zst) .bin
-  std::string packing = "stream";         // stream | documents
-  std::string tokenizer;                  // folder; empty: the model's
+  std::vector<std::string> train, valid;  // files or globs
+  std::string packing = "stream";
+  std::string tokenizer;  // folder; empty: the model's
   bool shuffle = true;
 };
 
 struct Batch {
-  int64_t sequences = 64;            // rows in a global step
-  int64_t micro = 1;                 // rows computed at once
+  int64_t sequences = 64;  // rows in a global step
+  int64_t micro = 1;       // rows computed at once
 };
 
 struct Optimizer {
@@ -68,33 +68,33 @@ struct Optimizer {
   std::vector<double> betas = {0.9, 0.95};
   double eps = 1e-8;
   double weight_decay = 0.0;
-  double max_grad_norm = 1.0;        // 0: no clipping
+  double max_grad_norm = 1.0;  // 0: no clipping
 };
 
 struct Schedule {
-  std::string type = "constant_with_warmup";  // constant_with_warmup | linear | cosine (all with warm-up)
+  std::string type = "constant_with_warmup";
   int64_t warmup_steps = 20;
   int64_t steps = 1000;
 };
 
 struct Parallel {
-  std::string shard = "auto";        // auto | none | optimizer | model
+  std::string shard = "auto";
   int64_t sequence = 1;
 };
 
 struct Memory {
-  std::string recompute = "auto";    // auto | nothing | gate_up | all_but_attention | everything
+  std::string recompute = "auto";
   std::string offload = "none";
 };
 
 struct Eval {
-  int64_t every_steps = 0;           // 0: no validation
-  int64_t rows = 64;                 // validation rows a measurement, 0: all
+  int64_t every_steps = 0;  // 0: no validation
+  int64_t rows = 64;        // validation rows a measurement, 0: all
 };
 
 struct Checkpoint {
   std::string dir;
-  int64_t every_steps = 100;         // 0: only at the end
+  int64_t every_steps = 100;  // 0: only at the end
   int64_t keep = 2;
 };
 
