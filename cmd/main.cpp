@@ -66,8 +66,7 @@ cxxopts::ParseResult parse(const Verb& verb, int argc, char** argv) {
     }
     std::string typed = error.what();  // Option ‘name’ does not exist
     const auto begin = typed.find("\u2018"), end = typed.rfind("\u2019");
-    if (begin != std::string::npos && end != std::string::npos)
-      typed = typed.substr(begin + 3, end - begin - 3);
+    if (begin != std::string::npos && end != std::string::npos) typed = typed.substr(begin + 3, end - begin - 3);
     usage_error("{}: unknown option '--{}'{} 'longlora help {}' lists the options", verb.name, typed,
                 did_you_mean(typed, known).empty() ? ";" : did_you_mean(typed, known), verb.name);
   } catch (const cxxopts::exceptions::exception& error) {

@@ -16,8 +16,7 @@ using Words = std::vector<std::string>;
 void list() {
   size_t width = 0;
   for (const auto& one : recipe::shipped()) width = std::max(width, std::string_view(one.name).size());
-  for (const auto& one : recipe::shipped())
-    fmt::print("{:<{}}  {}\n", one.name, width, recipe::describe(one));
+  for (const auto& one : recipe::shipped()) fmt::print("{:<{}}  {}\n", one.name, width, recipe::describe(one));
 }
 
 void copy(const Words& words) {
@@ -47,9 +46,7 @@ std::vector<Action> actions() {
   return {{"ls", "", 0, 0, [](const Words&, const auto&) { list(); }},
           {"cp", "NAME [FILE]", 1, 2, [](const Words& words, const auto&) { copy(words); }},
           {"show", "RECIPE [key=value ...]", 1, SIZE_MAX,
-           [](const Words& words, const auto&) {
-             fmt::print("{}", recipe::to_json(load(words, recipe::Use::show)));
-           }},
+           [](const Words& words, const auto&) { fmt::print("{}", recipe::to_json(load(words, recipe::Use::show))); }},
           {"check", "RECIPE [key=value ...]", 1, SIZE_MAX,
            [](const Words& words, const auto&) {
              (void)load(words, recipe::Use::train);
@@ -95,8 +92,8 @@ Verb recipe_verb() {
           "Paths in a\n"
           "recipe are relative to the folder that the program is started in.",
           [](cxxopts::Options& options) {
-            options.add_options()("markdown", "schema: as the reference page docs/recipes.md")(
-                "words", "", cxxopts::value<Words>());
+            options.add_options()("markdown", "schema: as the reference page docs/recipes.md")("words", "",
+                                                                                               cxxopts::value<Words>());
             options.parse_positional({"words"});
           },
           run};

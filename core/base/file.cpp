@@ -18,8 +18,7 @@ namespace {
 // A file descriptor that closes itself.
 class Descriptor {
  public:
-  Descriptor(const fs::path& path, int flags, int mode = 0644)
-      : fd_(::open(path.c_str(), flags | O_CLOEXEC, mode)) {}
+  Descriptor(const fs::path& path, int flags, int mode = 0644) : fd_(::open(path.c_str(), flags | O_CLOEXEC, mode)) {}
   ~Descriptor() {
     if (fd_ >= 0) ::close(fd_);
   }
@@ -52,8 +51,7 @@ std::string read_file(const fs::path& path) {
 
 void sync_path(const fs::path& path) {
   Descriptor fd(path, O_RDONLY);
-  if (!fd.ok() || ::fsync(fd.get()) != 0)
-    fail("{}: cannot sync to disk: {}", path.string(), std::strerror(errno));
+  if (!fd.ok() || ::fsync(fd.get()) != 0) fail("{}: cannot sync to disk: {}", path.string(), std::strerror(errno));
 }
 
 void write_file_atomically(const fs::path& path, std::string_view bytes) {

@@ -8,8 +8,7 @@ namespace {
 
 spdlog::logger& logger() {
   static const std::shared_ptr<spdlog::logger> instance = [] {
-    auto made =
-        std::make_shared<spdlog::logger>("longlora", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
+    auto made = std::make_shared<spdlog::logger>("longlora", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
     made->set_pattern("%^%v%$");
     return made;
   }();

@@ -23,7 +23,11 @@ int64_t proc_bytes(const char* file, const std::string& key) {
 
 }  // namespace
 
-int64_t available_memory() { return proc_bytes("/proc/meminfo", "MemAvailable"); }
-int64_t peak_memory() { return proc_bytes("/proc/self/status", "VmHWM"); }
+int64_t available_memory() {
+  return proc_bytes("/proc/meminfo", "MemAvailable");
+}
+int64_t peak_memory() {
+  return proc_bytes("/proc/self/status", "VmHWM");
+}
 
 }  // namespace longlora

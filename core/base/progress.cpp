@@ -54,14 +54,12 @@ void Progress::finish(const std::string& note) {
 std::string Progress::line(int64_t done, const std::string& note) const {
   const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
   const double rate = elapsed > 0 ? static_cast<double>(done - std::max<int64_t>(first_, 0)) / elapsed : 0;
-  std::string text = total_ > 0
-                         ? fmt::format("{} {}/{} {}", what_, format_count(static_cast<double>(done)),
-                                       format_count(static_cast<double>(total_)), unit_)
-                         : fmt::format("{} {} {}", what_, format_count(static_cast<double>(done)), unit_);
+  std::string text = total_ > 0 ? fmt::format("{} {}/{} {}", what_, format_count(static_cast<double>(done)),
+                                              format_count(static_cast<double>(total_)), unit_)
+                                : fmt::format("{} {} {}", what_, format_count(static_cast<double>(done)), unit_);
   if (!note.empty()) text += "  " + note;
   text += "  " + format_duration(elapsed);
-  if (total_ > done && rate > 0)
-    text += "  left " + format_duration(static_cast<double>(total_ - done) / rate);
+  if (total_ > done && rate > 0) text += "  left " + format_duration(static_cast<double>(total_ - done) / rate);
   return text;
 }
 

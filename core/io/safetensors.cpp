@@ -14,8 +14,7 @@
 namespace longlora::io {
 namespace {
 
-static_assert(std::endian::native == std::endian::little,
-              "safetensors data is little-endian and used as it lies");
+static_assert(std::endian::native == std::endian::little, "safetensors data is little-endian and used as it lies");
 
 using nlohmann::json;
 
@@ -60,8 +59,7 @@ json parse_header(const fs::path& path, std::string_view text) {
       input_error("{}: damaged header: unexpected nesting", path.string());
     }
     if (event == Event::object_start && depth == 1) seen[1].clear();
-    if (event == Event::key &&
-        !seen[static_cast<size_t>(depth - 1)].insert(parsed.get<std::string>()).second) {
+    if (event == Event::key && !seen[static_cast<size_t>(depth - 1)].insert(parsed.get<std::string>()).second) {
       input_error("{}: damaged header: '{}' occurs twice", path.string(), parsed.get<std::string>());
     }
     return true;
@@ -81,9 +79,7 @@ struct Extent {
 // What one entry of the header says, checked by itself.
 TensorView read_entry(const fs::path& path, const std::string& name, const json& entry, uint64_t data_size,
                       Extent& extent) {
-  const auto wrong = [&](const std::string& what) {
-    input_error("{}: tensor '{}': {}", path.string(), name, what);
-  };
+  const auto wrong = [&](const std::string& what) { input_error("{}: tensor '{}': {}", path.string(), name, what); };
   if (!entry.is_object()) wrong("its header entry is not an object");
   for (const char* key : {"dtype", "shape", "data_offsets"}) {
     if (!entry.contains(key)) wrong(fmt::format("its header entry lacks '{}'", key));
@@ -96,8 +92,7 @@ TensorView read_entry(const fs::path& path, const std::string& name, const json&
   TensorView view{*type, {}, {}};
   uint64_t bytes = static_cast<uint64_t>(size_of(*type));
   for (const json& dim : shape) {
-    if (!dim.is_number_unsigned() ||
-        dim.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
+    if (!dim.is_number_unsigned() || dim.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
       wrong(fmt::format("dimension {} is not a size", dim.dump()));
     }
     view.shape.push_back(dim.get<int64_t>());
@@ -110,12 +105,11 @@ TensorView read_entry(const fs::path& path, const std::string& name, const json&
   extent = {offsets[0].get<uint64_t>(), offsets[1].get<uint64_t>(), name};
   if (extent.begin > extent.end) wrong("data_offsets run backwards");
   if (extent.end > data_size) {
-    wrong(fmt::format("its data ends at byte {} of {}; the file is truncated or damaged", extent.end,
-                      data_size));
+    wrong(fmt::format("its data ends at byte {} of {}; the file is truncated or damaged", extent.end, data_size));
   }
   if (extent.end - extent.begin != bytes) {
-    wrong(fmt::format("shape {} of {} takes {} bytes, data_offsets span {}", shape_text(view.shape),
-                      name_of(*type), bytes, extent.end - extent.begin));
+    wrong(fmt::format("shape {} of {} takes {} bytes, data_offsets span {}", shape_text(view.shape), name_of(*type),
+                      bytes, extent.end - extent.begin));
   }
   return view;
 }
@@ -160,13 +154,11 @@ SafetensorsFile::SafetensorsFile(const fs::path& path) : path_(path), map_(path)
   uint64_t header = 0;
   std::memcpy(&header, all.data(), 8);
   if (header > kMaxHeader || header > all.size() - 8) {
-    input_error(
-        "{}: the header claims {} bytes, the file has {} (limit {}); truncated, damaged, or not safetensors",
-        path.string(), header, all.size(), kMaxHeader);
+    input_error("{}: the header claims {} bytes, the file has {} (limit {}); truncated, damaged, or not safetensors",
+                path.string(), header, all.size(), kMaxHeader);
   }
   const std::string_view text(reinterpret_cast<const char*>(all.data()) + 8, header);
-  if (text.empty() || text.front() != '{')
-    input_error("{}: damaged header: it is no JSON object", path.string());
+  if (text.empty() || text.front() != '{') input_error("{}: damaged header: it is no JSON object", path.string());
   const json root = parse_header(path, text);
   const std::span<const std::byte> data = all.subspan(8 + header);
 
@@ -185,9 +177,8 @@ SafetensorsFile::SafetensorsFile(const fs::path& path) : path_(path), map_(path)
     view.bytes = data.subspan(extent.begin, extent.end - extent.begin);
     tensors_.emplace(name, std::move(view));
   }
-  std::sort(extents.begin(), extents.end(), [](const Extent& a, const Extent& b) {
-    return std::tie(a.begin, a.end) < std::tie(b.begin, b.end);
-  });
+  std::sort(extents.begin(), extents.end(),
+            [](const Extent& a, const Extent& b) { return std::tie(a.begin, a.end) < std::tie(b.begin, b.end); });
   uint64_t reached = 0;
   for (const Extent& e : extents) {
     if (e.begin != reached) {

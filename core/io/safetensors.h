@@ -21,29 +21,12 @@
 namespace longlora::io {
 
 // In the order of the reference implementation, which sorts tensors in a file by it (descending).
-enum class DType : uint8_t {
-  boolean,
-  u8,
-  i8,
-  f8_e5m2,
-  f8_e4m3,
-  i16,
-  u16,
-  f16,
-  bf16,
-  i32,
-  u32,
-  f32,
-  f64,
-  i64,
-  u64
-};
+enum class DType : uint8_t { boolean, u8, i8, f8_e5m2, f8_e4m3, i16, u16, f16, bf16, i32, u32, f32, f64, i64, u64 };
 
-[[nodiscard]] int64_t size_of(DType dtype);                          // bytes per element
-[[nodiscard]] std::string_view name_of(DType dtype);                 // as in the file: "F32", "BF16", ...
-[[nodiscard]] std::optional<DType> dtype_of(std::string_view name);  // of a name in a file
-[[nodiscard]] std::optional<DType> dtype_of_torch(
-    std::string_view name);  // of a name in config.json: "bfloat16"
+[[nodiscard]] int64_t size_of(DType dtype);                                // bytes per element
+[[nodiscard]] std::string_view name_of(DType dtype);                       // as in the file: "F32", "BF16", ...
+[[nodiscard]] std::optional<DType> dtype_of(std::string_view name);        // of a name in a file
+[[nodiscard]] std::optional<DType> dtype_of_torch(std::string_view name);  // of a name in config.json: "bfloat16"
 [[nodiscard]] std::string_view torch_name_of(DType dtype);
 
 // [2, 3]

@@ -21,8 +21,7 @@ std::string_view text_of(std::span<const std::byte> bytes) {
 }
 
 // The 8 length bytes and the header, padded with spaces to a multiple of 8.
-std::string header_of(const std::vector<TensorSource>& sources,
-                      const std::map<std::string, std::string>& metadata) {
+std::string header_of(const std::vector<TensorSource>& sources, const std::map<std::string, std::string>& metadata) {
   ordered_json root = ordered_json::object();
   if (!metadata.empty()) root["__metadata__"] = metadata;
   int64_t offset = 0;
@@ -41,8 +40,7 @@ std::string header_of(const std::vector<TensorSource>& sources,
 }
 
 // The file as it now lies on the disk against what was meant to be written.
-void compare(const fs::path& path, const std::vector<TensorSource>& sources,
-             const std::vector<std::string>& hashes) {
+void compare(const fs::path& path, const std::vector<TensorSource>& sources, const std::vector<std::string>& hashes) {
   try {
     const SafetensorsFile file(path);
     if (file.tensors().size() != sources.size())
@@ -136,8 +134,7 @@ void write_sharded(const fs::path& folder, std::vector<TensorSource> sources, in
     }
     write_safetensors(folder / file, std::move(shards[i]));
   }
-  write_file_atomically(folder / fmt::format("{}.safetensors.index.json", stem),
-                        index.dump(2, ' ', true) + "\n");
+  write_file_atomically(folder / fmt::format("{}.safetensors.index.json", stem), index.dump(2, ' ', true) + "\n");
 }
 
 }  // namespace longlora::io

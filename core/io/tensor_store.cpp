@@ -25,10 +25,8 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
   for (const auto& [tensor, file] : root["weight_map"].items()) {
     if (!file.is_string()) input_error("{}: weight_map: '{}' names no file", path.string(), tensor);
     const std::string name = file.get<std::string>();
-    if (name.empty() || name == "." || name == ".." ||
-        name.find_first_of(std::string_view("/\\\0", 3)) != name.npos) {
-      input_error("{}: weight_map: '{}' names '{}', which is no file of this folder", path.string(), tensor,
-                  name);
+    if (name.empty() || name == "." || name == ".." || name.find_first_of(std::string_view("/\\\0", 3)) != name.npos) {
+      input_error("{}: weight_map: '{}' names '{}', which is no file of this folder", path.string(), tensor, name);
     }
     map.emplace(tensor, name);
   }

@@ -38,16 +38,14 @@ Layer::Layer(const Config& c, int64_t index, const at::TensorOptions& options)
                  {layer_name(index, "self_attn.k_proj"), c.kv_heads * c.head_dim},
                  {layer_name(index, "self_attn.v_proj"), c.kv_heads * c.head_dim}},
                 c.hidden, c.attention_bias, options),
-      o_proj_({{layer_name(index, "self_attn.o_proj"), c.hidden}}, c.heads * c.head_dim, c.attention_bias,
-              options),
-      gate_up_proj_({{layer_name(index, "mlp.gate_proj"), c.intermediate},
-                     {layer_name(index, "mlp.up_proj"), c.intermediate}},
-                    c.hidden, c.mlp_bias, options),
+      o_proj_({{layer_name(index, "self_attn.o_proj"), c.hidden}}, c.heads * c.head_dim, c.attention_bias, options),
+      gate_up_proj_(
+          {{layer_name(index, "mlp.gate_proj"), c.intermediate}, {layer_name(index, "mlp.up_proj"), c.intermediate}},
+          c.hidden, c.mlp_bias, options),
       down_proj_({{layer_name(index, "mlp.down_proj"), c.hidden}}, c.intermediate, c.mlp_bias, options) {}
 
 void Layer::add_lora(std::span<const std::string> targets, const LoraOptions& options, uint64_t seed) {
-  for (Linear* linear : {&qkv_proj_, &o_proj_, &gate_up_proj_, &down_proj_})
-    linear->add_lora(targets, options, seed);
+  for (Linear* linear : {&qkv_proj_, &o_proj_, &gate_up_proj_, &down_proj_}) linear->add_lora(targets, options, seed);
 }
 
 std::vector<Parameter*> Layer::parameters() {
@@ -60,8 +58,7 @@ std::vector<Parameter*> Layer::parameters() {
 
 Layer::Heads Layer::split(const at::Tensor& qkv) const {
   const at::Tensor all = qkv.view({qkv.size(0), heads_ + 2 * kv_heads_, head_dim_});
-  return {all.narrow(1, 0, heads_), all.narrow(1, heads_, kv_heads_),
-          all.narrow(1, heads_ + kv_heads_, kv_heads_)};
+  return {all.narrow(1, 0, heads_), all.narrow(1, heads_, kv_heads_), all.narrow(1, heads_ + kv_heads_, kv_heads_)};
 }
 
 at::Tensor Layer::merged(const at::Tensor& out) const {
@@ -82,8 +79,7 @@ at::Tensor Layer::forward(const at::Tensor& x, const Pass& pass, Recompute polic
   const uint64_t seed = pass.dropout_seed;
   const at::Tensor qkv = rotated_qkv(ops::rmsnorm_forward(x, input_norm_.value, eps_).y, pass);
   const Heads heads = split(qkv);
-  const ops::AttentionResult attention =
-      ops::attention_forward(heads.q, heads.k, heads.v, pass.plan, pass.backend);
+  const ops::AttentionResult attention = ops::attention_forward(heads.q, heads.k, heads.v, pass.plan, pass.backend);
   const at::Tensor mid = o_proj_.forward(merged(attention.out), seed).add_(x);
   const at::Tensor gate_up = gate_up_proj_.forward(ops::rmsnorm_forward(mid, post_norm_.value, eps_).y, seed);
   if (saved != nullptr) {
@@ -103,12 +99,10 @@ at::Tensor Layer::forward(const at::Tensor& x, const Pass& pass, Recompute polic
 
 at::Tensor Layer::backward(const at::Tensor& dy, Saved& saved, const Pass& pass) {
   const uint64_t seed = pass.dropout_seed;
-  if (!saved.qkv.defined())
-    saved.qkv = rotated_qkv(ops::rmsnorm_forward(saved.x, input_norm_.value, eps_).y, pass);
+  if (!saved.qkv.defined()) saved.qkv = rotated_qkv(ops::rmsnorm_forward(saved.x, input_norm_.value, eps_).y, pass);
   if (!saved.out.defined()) {
     const Heads heads = split(saved.qkv);
-    const ops::AttentionResult attention =
-        ops::attention_forward(heads.q, heads.k, heads.v, pass.plan, pass.backend);
+    const ops::AttentionResult attention = ops::attention_forward(heads.q, heads.k, heads.v, pass.plan, pass.backend);
     saved.out = attention.out;
     saved.lse = attention.lse;
   }
@@ -146,8 +140,7 @@ at::Tensor Layer::attention_backward(const at::Tensor& dmid, Saved& saved, const
   return ops::rmsnorm_backward(dh1, saved.x, input_norm_.value, h1.rstd, dmid, gradient_of(input_norm_));
 }
 
-at::Tensor Layer::forward_cached(const at::Tensor& x, const Pass& pass, LayerCache& cache,
-                                 int64_t past) const {
+at::Tensor Layer::forward_cached(const at::Tensor& x, const Pass& pass, LayerCache& cache, int64_t past) const {
   const at::Tensor qkv = rotated_qkv(ops::rmsnorm_forward(x, input_norm_.value, eps_).y, pass);
   const Heads heads = split(qkv);
   const int64_t n = x.size(0);

@@ -59,16 +59,14 @@ class Layer {
   Layer(const Config& config, int64_t index, const at::TensorOptions& options);
 
   // x [T, hidden] -> y [T, hidden]. `saved` is filled as the policy says when not null.
-  [[nodiscard]] at::Tensor forward(const at::Tensor& x, const Pass& pass, Recompute policy,
-                                   Saved* saved) const;
+  [[nodiscard]] at::Tensor forward(const at::Tensor& x, const Pass& pass, Recompute policy, Saved* saved) const;
 
   // dy [T, hidden] -> dx [T, hidden]; adds the gradients of what is trained. Consumes `saved`.
   [[nodiscard]] at::Tensor backward(const at::Tensor& dy, Saved& saved, const Pass& pass);
 
   // One sequence continued: x [n, hidden] stand at positions `past`... of the cache, which is filled in. n >
   // 1 only with past == 0.
-  [[nodiscard]] at::Tensor forward_cached(const at::Tensor& x, const Pass& pass, LayerCache& cache,
-                                          int64_t past) const;
+  [[nodiscard]] at::Tensor forward_cached(const at::Tensor& x, const Pass& pass, LayerCache& cache, int64_t past) const;
 
   void add_lora(std::span<const std::string> targets, const LoraOptions& options, uint64_t seed);
   [[nodiscard]] std::vector<Parameter*> parameters();
@@ -79,13 +77,11 @@ class Layer {
   };
   [[nodiscard]] Heads split(const at::Tensor& qkv) const;
   [[nodiscard]] at::Tensor rotated_qkv(const at::Tensor& h1, const Pass& pass) const;
-  [[nodiscard]] at::Tensor merged(
-      const at::Tensor& out) const;  // [T, heads, head_dim] -> [T, heads * head_dim]
+  [[nodiscard]] at::Tensor merged(const at::Tensor& out) const;  // [T, heads, head_dim] -> [T, heads * head_dim]
   // y = mid + down(swiglu(gate_up)), gate_up given
   [[nodiscard]] at::Tensor mlp_output(const at::Tensor& mid, const at::Tensor& gate_up, uint64_t seed) const;
   [[nodiscard]] at::Tensor mlp_backward(const at::Tensor& dy, Saved& saved, uint64_t seed);
-  [[nodiscard]] at::Tensor attention_backward(const at::Tensor& dmid, Saved& saved, const Pass& pass,
-                                              uint64_t seed);
+  [[nodiscard]] at::Tensor attention_backward(const at::Tensor& dmid, Saved& saved, const Pass& pass, uint64_t seed);
 
   int64_t heads_, kv_heads_, head_dim_;
   double eps_;

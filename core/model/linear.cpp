@@ -24,10 +24,8 @@ Linear::Linear(std::vector<Part> parts, int64_t in, bool bias, const at::TensorO
   if (bias) bias_ = at::empty({out}, options);
   for (size_t i = 0; i < parts_.size(); ++i) {
     const auto rows = [&](const at::Tensor& t) { return t.narrow(0, first_row_[i], parts_[i].rows); };
-    weights_.push_back(
-        {.name = parts_[i].name + ".weight", .value = rows(weight_), .master = {}, .grad = {}});
-    if (bias)
-      biases_.push_back({.name = parts_[i].name + ".bias", .value = rows(bias_), .master = {}, .grad = {}});
+    weights_.push_back({.name = parts_[i].name + ".weight", .value = rows(weight_), .master = {}, .grad = {}});
+    if (bias) biases_.push_back({.name = parts_[i].name + ".bias", .value = rows(bias_), .master = {}, .grad = {}});
   }
 }
 
@@ -35,8 +33,7 @@ void Linear::add_lora(std::span<const std::string> targets, const LoraOptions& o
   std::vector<int64_t> chosen;
   for (size_t i = 0; i < parts_.size(); ++i) {
     const std::string last = parts_[i].name.substr(parts_[i].name.rfind('.') + 1);
-    if (std::find(targets.begin(), targets.end(), last) != targets.end())
-      chosen.push_back(static_cast<int64_t>(i));
+    if (std::find(targets.begin(), targets.end(), last) != targets.end()) chosen.push_back(static_cast<int64_t>(i));
   }
   if (chosen.empty()) return;
   const int64_t in = weight_.size(1), rank = options.rank;
@@ -62,8 +59,7 @@ void Linear::add_lora(std::span<const std::string> targets, const LoraOptions& o
               .rank = rank};
     lora.a.make_trainable();
     lora.b.make_trainable();
-    fill_uniform(lora.a.master, 1 / std::sqrt(static_cast<double>(in)),
-                 derive_seed(seed, {name_hash(lora.a.name)}));
+    fill_uniform(lora.a.master, 1 / std::sqrt(static_cast<double>(in)), derive_seed(seed, {name_hash(lora.a.name)}));
     lora.a.sync();
     loras_.push_back(std::move(lora));
   }
@@ -97,8 +93,8 @@ void Linear::accumulate(const at::Tensor& dy, const at::Tensor& x, uint64_t drop
   for (Lora& lora : loras_) {
     lora.a.grad.add_(da.narrow(0, lora.column, lora.rank));
     // d(value of B) -> d(master of B): value = scale * master.
-    const at::Tensor db = at::mm(dy.narrow(1, first_row_[lora.part], parts_[lora.part].rows).t(),
-                                 xa.narrow(1, lora.column, lora.rank));
+    const at::Tensor db =
+        at::mm(dy.narrow(1, first_row_[lora.part], parts_[lora.part].rows).t(), xa.narrow(1, lora.column, lora.rank));
     lora.b.grad.add_(db, lora.b.to_value);
   }
 }

@@ -89,8 +89,7 @@ std::vector<Parameter*> Llama::trainable() {
 }
 
 at::Tensor Llama::forward_backward(const data::Batch& batch, const AttentionPattern& pattern,
-                                   std::span<const Recompute> recompute, double scale,
-                                   uint64_t dropout_seed) {
+                                   std::span<const Recompute> recompute, double scale, uint64_t dropout_seed) {
   const Pass pass = make_pass(batch, pattern, dropout_seed);
   const at::Tensor tokens = as_tensor(batch.tokens);
   std::vector<Saved> saved(layers_.size());
@@ -98,8 +97,7 @@ at::Tensor Llama::forward_backward(const data::Batch& batch, const AttentionPatt
   for (size_t i = 0; i < layers_.size(); ++i) x = layers_[i].forward(x, pass, recompute[i], &saved[i]);
 
   const ops::RmsNormed final = ops::rmsnorm_forward(x, norm_.value, config_.rms_eps);
-  const ops::HeadLoss loss =
-      ops::head_loss(final.y, head().value, as_tensor(batch.targets), true, scale, head().grad);
+  const ops::HeadLoss loss = ops::head_loss(final.y, head().value, as_tensor(batch.targets), true, scale, head().grad);
   at::Tensor dx = ops::rmsnorm_backward(loss.dhidden, x, norm_.value, final.rstd, {}, norm_.grad);
   for (size_t i = layers_.size(); i-- > 0;) {
     dx = layers_[i].backward(dx, saved[i], pass);
@@ -117,8 +115,7 @@ at::Tensor Llama::hidden_states(const data::Batch& batch, const AttentionPattern
 }
 
 at::Tensor Llama::token_losses(const data::Batch& batch, const AttentionPattern& pattern) const {
-  return ops::head_loss(hidden_states(batch, pattern), head().value, as_tensor(batch.targets), false, 1, {})
-      .losses;
+  return ops::head_loss(hidden_states(batch, pattern), head().value, as_tensor(batch.targets), false, 1, {}).losses;
 }
 
 at::Tensor Llama::logits(const data::Batch& batch, const AttentionPattern& pattern) const {
@@ -147,20 +144,18 @@ at::Tensor Llama::next_logits(std::span<const int32_t> tokens, KvCache& cache) c
   pass.rotary = rotary_table(cache.capacity);
   const at::Tensor ids = at::from_blob(const_cast<int32_t*>(tokens.data()), {n}, at::kInt);
   at::Tensor x = ops::embedding_forward(embed_.value, ids);
-  for (size_t i = 0; i < layers_.size(); ++i)
-    x = layers_[i].forward_cached(x, pass, cache.layers[i], cache.length);
+  for (size_t i = 0; i < layers_.size(); ++i) x = layers_[i].forward_cached(x, pass, cache.layers[i], cache.length);
   cache.length += n;
   const at::Tensor last = ops::rmsnorm_forward(x.narrow(0, n - 1, 1), norm_.value, config_.rms_eps).y;
   return at::linear(last, head().value).select(0, 0).to(at::kCPU, at::kFloat);
 }
 
-Pass Llama::make_pass(const data::Batch& batch, const AttentionPattern& pattern,
-                      uint64_t dropout_seed) const {
+Pass Llama::make_pass(const data::Batch& batch, const AttentionPattern& pattern, uint64_t dropout_seed) const {
   Pass pass;
-  pass.plan = pattern.group > 0 ? ops::GroupPlan::s2(batch.documents, pattern.group, config_.heads,
-                                                     config_.kv_heads, config_.sliding_window)
-                                : ops::GroupPlan::full(batch.documents, config_.heads, config_.kv_heads,
-                                                       config_.sliding_window);
+  pass.plan =
+      pattern.group > 0
+          ? ops::GroupPlan::s2(batch.documents, pattern.group, config_.heads, config_.kv_heads, config_.sliding_window)
+          : ops::GroupPlan::full(batch.documents, config_.heads, config_.kv_heads, config_.sliding_window);
   pass.positions = as_tensor(batch.positions).to(device_);
   pass.rotary = rotary_table(batch.length);
   pass.backend = pattern.backend;

@@ -8,29 +8,47 @@ namespace longlora::model {
 
 at::ScalarType scalar_type(io::DType dtype) {
   switch (dtype) {
-    case io::DType::f64: return at::kDouble;
-    case io::DType::f32: return at::kFloat;
-    case io::DType::f16: return at::kHalf;
-    case io::DType::bf16: return at::kBFloat16;
-    case io::DType::i64: return at::kLong;
-    case io::DType::i32: return at::kInt;
-    case io::DType::i16: return at::kShort;
-    case io::DType::i8: return at::kChar;
-    case io::DType::u8: return at::kByte;
-    case io::DType::boolean: return at::kBool;
-    default: input_error("tensors of type {} cannot be computed with", io::name_of(dtype));
+    case io::DType::f64:
+      return at::kDouble;
+    case io::DType::f32:
+      return at::kFloat;
+    case io::DType::f16:
+      return at::kHalf;
+    case io::DType::bf16:
+      return at::kBFloat16;
+    case io::DType::i64:
+      return at::kLong;
+    case io::DType::i32:
+      return at::kInt;
+    case io::DType::i16:
+      return at::kShort;
+    case io::DType::i8:
+      return at::kChar;
+    case io::DType::u8:
+      return at::kByte;
+    case io::DType::boolean:
+      return at::kBool;
+    default:
+      input_error("tensors of type {} cannot be computed with", io::name_of(dtype));
   }
 }
 
 io::DType file_type(at::ScalarType type) {
   switch (type) {
-    case at::kDouble: return io::DType::f64;
-    case at::kFloat: return io::DType::f32;
-    case at::kHalf: return io::DType::f16;
-    case at::kBFloat16: return io::DType::bf16;
-    case at::kLong: return io::DType::i64;
-    case at::kInt: return io::DType::i32;
-    default: fail("tensors of type {} are not written", at::toString(type));
+    case at::kDouble:
+      return io::DType::f64;
+    case at::kFloat:
+      return io::DType::f32;
+    case at::kHalf:
+      return io::DType::f16;
+    case at::kBFloat16:
+      return io::DType::bf16;
+    case at::kLong:
+      return io::DType::i64;
+    case at::kInt:
+      return io::DType::i32;
+    default:
+      fail("tensors of type {} are not written", at::toString(type));
   }
 }
 

@@ -10,7 +10,9 @@ namespace longlora::model {
 namespace {
 
 // Buffers that old checkpoints carry and the model computes itself.
-bool ignored(const std::string& name) { return name.ends_with("rotary_emb.inv_freq"); }
+bool ignored(const std::string& name) {
+  return name.ends_with("rotary_emb.inv_freq");
+}
 
 void check_nothing_left(const io::TensorStore& store, Llama& llama, const std::filesystem::path& folder) {
   std::set<std::string> known;

@@ -25,8 +25,7 @@ AttentionBackend resolve(AttentionBackend backend, const at::Tensor& q, const Gr
   const char* objection = nullptr;
   if (backend == AttentionBackend::sdpa) objection = sdpa::objection(q, plan);
   if (objection != nullptr) {
-    usage_error("attention.backend \"{}\" cannot be used here: {}; choose \"auto\"", to_string(backend),
-                objection);
+    usage_error("attention.backend \"{}\" cannot be used here: {}; choose \"auto\"", to_string(backend), objection);
   }
   return backend;
 }
@@ -34,8 +33,8 @@ AttentionBackend resolve(AttentionBackend backend, const at::Tensor& q, const Gr
 }  // namespace
 
 AttentionBackend parse_backend(const std::string& name) {
-  for (const auto backend : {AttentionBackend::automatic, AttentionBackend::reference, AttentionBackend::sdpa,
-                             AttentionBackend::cpu}) {
+  for (const auto backend :
+       {AttentionBackend::automatic, AttentionBackend::reference, AttentionBackend::sdpa, AttentionBackend::cpu}) {
     if (name == to_string(backend)) return backend;
   }
   usage_error("attention.backend: unknown backend \"{}\"; known are auto, reference, sdpa and cpu", name);
@@ -65,8 +64,8 @@ std::vector<HeadRange> head_ranges(const GroupPlan& plan) {
   return {{0, plan.plain_heads, plan.plain}, {plan.plain_heads, plan.heads - plan.plain_heads, plan.shifted}};
 }
 
-AttentionResult attention_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                  const GroupPlan& plan, AttentionBackend backend) {
+AttentionResult attention_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const GroupPlan& plan,
+                                  AttentionBackend backend) {
   const auto sum_type = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   AttentionResult result{at::empty(q.sizes(), q.options()),
                          at::empty({plan.heads, plan.tokens}, q.options().dtype(sum_type))};
@@ -74,9 +73,8 @@ AttentionResult attention_forward(const at::Tensor& q, const at::Tensor& k, cons
   return result;
 }
 
-void attention_forward_into(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            const GroupPlan& plan, const at::Tensor& out, const at::Tensor& lse,
-                            AttentionBackend backend) {
+void attention_forward_into(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const GroupPlan& plan,
+                            const at::Tensor& out, const at::Tensor& lse, AttentionBackend backend) {
   check(q, k, v, plan);
   const AttentionForward arguments{q, k, v, out, lse, plan};
   switch (resolve(backend, q, plan)) {
@@ -88,8 +86,8 @@ void attention_forward_into(const at::Tensor& q, const at::Tensor& k, const at::
 }
 
 void attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                        const AttentionResult& saved, const GroupPlan& plan, const at::Tensor& dq,
-                        const at::Tensor& dk, const at::Tensor& dv, AttentionBackend backend) {
+                        const AttentionResult& saved, const GroupPlan& plan, const at::Tensor& dq, const at::Tensor& dk,
+                        const at::Tensor& dv, AttentionBackend backend) {
   check(q, k, v, plan);
   check(dq, dk, dv, plan);
   const AttentionBackward arguments{dout, q, k, v, saved.out, saved.lse, dq, dk, dv, plan};

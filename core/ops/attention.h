@@ -41,15 +41,14 @@ struct AttentionResult {
                                                 AttentionBackend backend = AttentionBackend::automatic);
 
 // The same into memory that is there: out [T, Hq, D] and lse [Hq, T] contiguous in T.
-void attention_forward_into(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            const GroupPlan& plan, const at::Tensor& out, const at::Tensor& lse,
+void attention_forward_into(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const GroupPlan& plan,
+                            const at::Tensor& out, const at::Tensor& lse,
                             AttentionBackend backend = AttentionBackend::automatic);
 
 // Writes dq [T, Hq, D], dk and dv [T, Hkv, D] (any strides with the innermost 1) from dout [T, Hq, D].
 // Deterministic for every backend but `sdpa` on a GPU.
 void attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                        const AttentionResult& saved, const GroupPlan& plan, const at::Tensor& dq,
-                        const at::Tensor& dk, const at::Tensor& dv,
-                        AttentionBackend backend = AttentionBackend::automatic);
+                        const AttentionResult& saved, const GroupPlan& plan, const at::Tensor& dq, const at::Tensor& dk,
+                        const at::Tensor& dv, AttentionBackend backend = AttentionBackend::automatic);
 
 }  // namespace longlora::ops

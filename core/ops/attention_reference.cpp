@@ -47,8 +47,7 @@ at::Tensor keys(const at::Tensor& x, const at::Tensor& kv, int64_t begin, int64_
 }
 
 // Scaled scores with -inf where a query may not look: [count, rows, keys].
-at::Tensor scores(const at::Tensor& q, const at::Tensor& k, const Block& block, int64_t window,
-                  double scale) {
+at::Tensor scores(const at::Tensor& q, const at::Tensor& k, const Block& block, int64_t window, double scale) {
   const auto options = at::TensorOptions(at::kLong).device(q.device());
   const at::Tensor distance = at::arange(block.begin, block.end, options).unsqueeze(1) -
                               at::arange(block.first_key, block.end, options).unsqueeze(0);
@@ -64,8 +63,8 @@ void forward(const AttentionForward& a) {
   for (const HeadRange& range : head_ranges(a.plan)) {
     const at::Tensor kv = kv_heads(range, a.plan, a.q.device());
     for_each_block(range, [&](const Block& b) {
-      const at::Tensor s = scores(queries(a.q, range, b.begin, b.end), keys(a.k, kv, b.first_key, b.end), b,
-                                  a.plan.window, scale);
+      const at::Tensor s =
+          scores(queries(a.q, range, b.begin, b.end), keys(a.k, kv, b.first_key, b.end), b, a.plan.window, scale);
       const at::Tensor lse = s.logsumexp(2);
       const at::Tensor out = (s - lse.unsqueeze(2)).exp_().matmul(keys(a.v, kv, b.first_key, b.end));
       a.out.slice(0, b.begin, b.end).narrow(1, range.first, range.count).copy_(out.transpose(0, 1));

@@ -21,14 +21,12 @@ void for_each_batch(const GroupPlan& plan, Body&& body) {
     const std::vector<int64_t>& cut = range.boundaries;
     for (size_t s = 0, next = 0; s + 1 < cut.size(); s = next) {
       Batch batch{cut[s], cut[s + 1] - cut[s], 0, range.first, range.count, range.first / ratio};
-      for (next = s; next + 1 < cut.size() && cut[next + 1] - cut[next] == batch.length; ++next)
-        ++batch.count;
+      for (next = s; next + 1 < cut.size() && cut[next + 1] - cut[next] == batch.length; ++next) ++batch.count;
       if (ratio == 1) {
         body(batch);
         continue;
       }
-      for (const int64_t end = range.first + range.count; batch.head < end;
-           batch.head += batch.heads, ++batch.kv) {
+      for (const int64_t end = range.first + range.count; batch.head < end; batch.head += batch.heads, ++batch.kv) {
         batch.heads = std::min((batch.kv + 1) * ratio, end) - batch.head;
         body(batch);
       }
@@ -115,8 +113,7 @@ std::vector<Piece> pieces(const GroupPlan& plan, const at::Device& device) {
     const int64_t end = range.first + range.count;
     for (int64_t head = range.first; head < end;) {
       const bool whole = head % ratio == 0 && end - head >= ratio;
-      const int64_t heads =
-          whole ? (end - head) / ratio * ratio : std::min((head / ratio + 1) * ratio, end) - head;
+      const int64_t heads = whole ? (end - head) / ratio * ratio : std::min((head / ratio + 1) * ratio, end) - head;
       result.push_back({head, heads, head / ratio, whole ? heads / ratio : 1, boundaries, longest});
       head += heads;
     }
@@ -130,12 +127,10 @@ std::optional<int64_t> look_back(const GroupPlan& plan) {
 
 void forward_cuda(const AttentionForward& a) {
   for (const Piece& p : pieces(a.plan, a.q.device())) {
-    const auto result =
-        at::_flash_attention_forward(a.q.narrow(1, p.head, p.heads), a.k.narrow(1, p.kv, p.kv_heads),
-                                     a.v.narrow(1, p.kv, p.kv_heads), p.boundaries, p.boundaries, p.longest,
-                                     p.longest, 0.0, /*is_causal=*/true, /*return_debug_mask=*/false,
-                                     /*scale=*/std::nullopt, look_back(a.plan),
-                                     look_back(a.plan) ? std::optional<int64_t>(0) : std::nullopt);
+    const auto result = at::_flash_attention_forward(
+        a.q.narrow(1, p.head, p.heads), a.k.narrow(1, p.kv, p.kv_heads), a.v.narrow(1, p.kv, p.kv_heads), p.boundaries,
+        p.boundaries, p.longest, p.longest, 0.0, /*is_causal=*/true, /*return_debug_mask=*/false,
+        /*scale=*/std::nullopt, look_back(a.plan), look_back(a.plan) ? std::optional<int64_t>(0) : std::nullopt);
     a.out.narrow(1, p.head, p.heads).copy_(std::get<0>(result));
     a.lse.narrow(0, p.head, p.heads).copy_(std::get<1>(result));
   }
@@ -143,8 +138,7 @@ void forward_cuda(const AttentionForward& a) {
 
 void backward_cuda(const AttentionBackward& a) {
   const int64_t ratio = a.plan.heads / a.plan.kv_heads;
-  const bool shared =
-      !a.plan.uniform() && a.plan.plain_heads % ratio != 0;  // a KV head with heads in both halves
+  const bool shared = !a.plan.uniform() && a.plan.plain_heads % ratio != 0;  // a KV head with heads in both halves
   if (shared) {
     a.dk.zero_();
     a.dv.zero_();

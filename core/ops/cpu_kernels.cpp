@@ -9,8 +9,7 @@ const cpu::Kernels& cpu_kernels() {
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512bf16");
     if (avx512) return cpu_avx512::kernels();
-    const bool avx2 =
-        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
     return avx2 ? cpu_avx2::kernels() : cpu_baseline::kernels();
   }();
   return chosen;

@@ -6,14 +6,13 @@ namespace longlora::ops {
 namespace {
 
 // Losses [C] of a chunk; with `gradient` the logits are replaced by (softmax - onehot) * scale.
-void cross_entropy(const at::Tensor& logits, const at::Tensor& targets, const at::Tensor& losses,
-                   bool gradient, double scale) {
+void cross_entropy(const at::Tensor& logits, const at::Tensor& targets, const at::Tensor& losses, bool gradient,
+                   double scale) {
   if (const auto element = cpu_element(logits)) {
     const cpu::CrossEntropy arguments{
         logits.data_ptr(), targets.data_ptr<int32_t>(), losses.data_ptr(), logits.size(1), scale, gradient};
-    over_rows(logits.size(0), logits.size(1), [&](int64_t begin, int64_t end) {
-      cpu_kernels().cross_entropy(*element, arguments, begin, end);
-    });
+    over_rows(logits.size(0), logits.size(1),
+              [&](int64_t begin, int64_t end) { cpu_kernels().cross_entropy(*element, arguments, begin, end); });
     return;
   }
   const at::Tensor index = targets.to(logits.device(), at::kLong).unsqueeze(1);
@@ -44,8 +43,7 @@ HeadLoss head_loss(const at::Tensor& hidden, const at::Tensor& head, const at::T
     const at::Tensor h = hidden.narrow(0, begin, rows);
     at::Tensor logits = buffer.narrow(0, 0, rows);
     at::mm_out(logits, h, head_t);
-    cross_entropy(logits, targets.narrow(0, begin, rows), result.losses.narrow(0, begin, rows), gradient,
-                  scale);
+    cross_entropy(logits, targets.narrow(0, begin, rows), result.losses.narrow(0, begin, rows), gradient, scale);
     if (!gradient) continue;
     at::Tensor dh = result.dhidden.narrow(0, begin, rows);
     at::mm_out(dh, logits, head);

@@ -28,8 +28,7 @@ struct GroupPlan {
   [[nodiscard]] bool uniform() const { return plain == shifted; }
 
   // The whole documents for all heads. `documents`: boundaries 0 < ... < T.
-  static GroupPlan full(std::span<const int64_t> documents, int64_t heads, int64_t kv_heads,
-                        int64_t window = 0);
+  static GroupPlan full(std::span<const int64_t> documents, int64_t heads, int64_t kv_heads, int64_t window = 0);
 
   // S2-Attn with groups of `group` >= 2 tokens inside each document. The heads are halved on whole KV heads,
   // or on query heads (the first half the larger) where the number of KV heads is odd.

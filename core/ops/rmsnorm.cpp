@@ -25,14 +25,13 @@ RmsNormed rmsnorm_forward(const at::Tensor& x, const at::Tensor& w, double eps) 
   RmsNormed result{at::empty_like(x), at::empty({x.size(0)}, x.options().dtype(sum_type(x)))};
   const cpu::RmsNormForward arguments{x.data_ptr(),           w.data_ptr(), result.y.data_ptr(),
                                       result.rstd.data_ptr(), x.size(1),    eps};
-  over_rows(x.size(0), x.size(1), [&](int64_t begin, int64_t end) {
-    cpu_kernels().rmsnorm_forward(*element, arguments, begin, end);
-  });
+  over_rows(x.size(0), x.size(1),
+            [&](int64_t begin, int64_t end) { cpu_kernels().rmsnorm_forward(*element, arguments, begin, end); });
   return result;
 }
 
-at::Tensor rmsnorm_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w,
-                            const at::Tensor& rstd, const at::Tensor& residual, const at::Tensor& dw) {
+at::Tensor rmsnorm_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w, const at::Tensor& rstd,
+                            const at::Tensor& residual, const at::Tensor& dw) {
   const auto element = cpu_element(x);
   if (!element) {
     const at::ScalarType wide = sum_type(x);

@@ -17,7 +17,6 @@ struct RmsNormed {
 // float64 for float64), the gradient of w is added to it, in an order that does not depend on the number of
 // threads.
 [[nodiscard]] at::Tensor rmsnorm_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w,
-                                          const at::Tensor& rstd, const at::Tensor& residual,
-                                          const at::Tensor& dw);
+                                          const at::Tensor& rstd, const at::Tensor& residual, const at::Tensor& dw);
 
 }  // namespace longlora::ops

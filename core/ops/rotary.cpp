@@ -23,8 +23,7 @@ void rotate_in_place(const at::Tensor& x, int64_t heads, int64_t head_dim, const
   const at::Tensor turned = x.narrow(1, 0, heads * head_dim).view({x.size(0), heads, 2, half});
   const at::Tensor cos = table.cos.index_select(0, positions).unsqueeze(1);  // [T, 1, D/2]
   const at::Tensor sin = table.sin.index_select(0, positions).unsqueeze(1) * (inverse ? -1 : 1);
-  const at::Tensor lo = turned.select(2, 0).to(cos.scalar_type()),
-                   hi = turned.select(2, 1).to(cos.scalar_type());
+  const at::Tensor lo = turned.select(2, 0).to(cos.scalar_type()), hi = turned.select(2, 1).to(cos.scalar_type());
   turned.select(2, 0).copy_(lo * cos - hi * sin);
   turned.select(2, 1).copy_(hi * cos + lo * sin);
 }

@@ -16,8 +16,8 @@
 namespace longlora::recipe {
 
 // The place of one value in a Recipe; its type is the key's type. An empty std::optional is written "auto".
-using Slot = std::variant<std::string*, bool*, int64_t*, double*, std::optional<double>*,
-                          std::vector<std::string>*, std::vector<double>*>;
+using Slot = std::variant<std::string*, bool*, int64_t*, double*, std::optional<double>*, std::vector<std::string>*,
+                          std::vector<double>*>;
 
 // What a value may be, beyond its type. For lists it holds for every entry.
 struct Limits {

@@ -63,9 +63,8 @@ json field_schema(const Field& field) {
   if (type == "integer" || type == "number") return scalar_schema(type, limits);
   if (type == "list of numbers") return list_schema("number", limits);
   json out;
-  out["anyOf"] = type == "list of text"
-                     ? json::array({list_schema("string", limits), scalar_schema("string", limits)})
-                     : json::array({scalar_schema("number", limits), json{{"const", "auto"}}});
+  out["anyOf"] = type == "list of text" ? json::array({list_schema("string", limits), scalar_schema("string", limits)})
+                                        : json::array({scalar_schema("number", limits), json{{"const", "auto"}}});
   return out;
 }
 
@@ -130,8 +129,8 @@ std::string reference_page() {
     for (const Field& field : fields()) {
       if (parent(field.path) != section.path) continue;
       const std::string limits = limits_text(field.limits);
-      rows += fmt::format("| `{}` | {}{}{} | `{}` | {} |\n", field.path, type_name(field),
-                          limits.empty() ? "" : ", ", limits, value_of(field, Recipe{}).dump(), field.help);
+      rows += fmt::format("| `{}` | {}{}{} | `{}` | {} |\n", field.path, type_name(field), limits.empty() ? "" : ", ",
+                          limits, value_of(field, Recipe{}).dump(), field.help);
     }
     const std::string title = section.path.empty() ? "Top level" : "`" + section.path + "`";
     out += fmt::format("\n## {}\n\n{}.\n\n| key | value | default | meaning |\n|---|---|---|---|\n{}", title,

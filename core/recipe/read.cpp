@@ -38,8 +38,7 @@ class Reader {
   }
 
   void override_with(const std::string& text) {
-    const std::string where =
-        fmt::format("override '{}'", text.size() > 80 ? text.substr(0, 77) + "..." : text);
+    const std::string where = fmt::format("override '{}'", text.size() > 80 ? text.substr(0, 77) + "..." : text);
     const size_t equals = text.find('=');
     if (equals == text.npos) return mistake(where, "", "expected key=value");
     const std::string path = text.substr(0, equals), raw = text.substr(equals + 1);
@@ -62,8 +61,7 @@ class Reader {
 
   [[nodiscard]] Recipe finish() {
     if (mistakes_.empty()) return std::move(recipe_);
-    std::string all =
-        mistakes_.size() == 1 ? "" : fmt::format("{} mistakes in the recipe\n", mistakes_.size());
+    std::string all = mistakes_.size() == 1 ? "" : fmt::format("{} mistakes in the recipe\n", mistakes_.size());
     for (const std::string& one : mistakes_) all += (&one == &mistakes_.front() ? "" : "\n") + one;
     throw Error(Exit::usage, all);
   }
@@ -75,11 +73,9 @@ class Reader {
       const std::string child_path = join(path, child.key);
       const auto [first, fresh] = seen.emplace(child.key, child.line);
       if (!fresh) {
-        mistake(line(child), child_path,
-                fmt::format("duplicate key, it stands in line {} already", first->second));
+        mistake(line(child), child_path, fmt::format("duplicate key, it stands in line {} already", first->second));
       } else if (child.key.find('.') != child.key.npos) {
-        mistake(line(child), child_path,
-                "unknown key; dotted paths are for overrides, here sections are nested");
+        mistake(line(child), child_path, "unknown key; dotted paths are for overrides, here sections are nested");
       } else if (is_section(child_path) && child.value.is_object()) {
         section(child, child_path);
       } else if (const Field* field = known(child_path, line(child))) {
@@ -124,8 +120,7 @@ class Reader {
 
 }  // namespace
 
-Recipe read_text(std::string_view text, const std::string& name, std::span<const std::string> overrides,
-                 Use use) {
+Recipe read_text(std::string_view text, const std::string& name, std::span<const std::string> overrides, Use use) {
   Reader reader(name);
   reader.file(text);
   for (const std::string& one : overrides) reader.override_with(one);
@@ -135,10 +130,9 @@ Recipe read_text(std::string_view text, const std::string& name, std::span<const
 
 Recipe read(const std::string& file_or_name, std::span<const std::string> overrides, Use use) {
   if (!fs::exists(file_or_name)) {
-    if (const Shipped* found = find_shipped(file_or_name))
-      return read_text(found->text, found->name, overrides, use);
-    input_error("{}: no such file, nor a shipped recipe of that name{} 'longlora recipe ls' lists them",
-                file_or_name, suggest_shipped(file_or_name).empty() ? ";" : suggest_shipped(file_or_name));
+    if (const Shipped* found = find_shipped(file_or_name)) return read_text(found->text, found->name, overrides, use);
+    input_error("{}: no such file, nor a shipped recipe of that name{} 'longlora recipe ls' lists them", file_or_name,
+                suggest_shipped(file_or_name).empty() ? ";" : suggest_shipped(file_or_name));
   }
   return read_text(read_file(file_or_name), file_or_name, overrides, use);
 }

@@ -50,8 +50,7 @@ void without_effect(const Recipe& r, Broken& out) {
       {"eval.every_steps", !r.data.valid.empty(), "data.valid"},
   };
   for (const auto& row : table) {
-    if (!row.has_effect && changed(r, row.path))
-      out.push_back({row.path, fmt::format("needs {}", row.needs)});
+    if (!row.has_effect && changed(r, row.path)) out.push_back({row.path, fmt::format("needs {}", row.needs)});
   }
 }
 
@@ -69,8 +68,7 @@ void contradictions(const Recipe& r, Broken& out) {
       out.push_back({"attention.group_size", fmt::format("is larger than context.length {}", length)});
     }
     if (attention.group_size == 0 && group < 2) {
-      out.push_back(
-          {"attention.group_ratio", fmt::format("gives groups of {} tokens; at least 2 are needed", group)});
+      out.push_back({"attention.group_ratio", fmt::format("gives groups of {} tokens; at least 2 are needed", group)});
     }
   }
   if (rope.type == "longrope" && rope.long_factor.empty()) {
@@ -83,8 +81,8 @@ void contradictions(const Recipe& r, Broken& out) {
     out.push_back({"tune.targets", "is empty, as is tune.also: nothing would be trained"});
   }
   if (r.batch.sequences % r.batch.micro != 0) {
-    out.push_back({"batch.micro",
-                   fmt::format("{} does not divide batch.sequences {}", r.batch.micro, r.batch.sequences)});
+    out.push_back(
+        {"batch.micro", fmt::format("{} does not divide batch.sequences {}", r.batch.micro, r.batch.sequences)});
   }
   if (r.schedule.warmup_steps > r.schedule.steps) {
     out.push_back({"schedule.warmup_steps", fmt::format("is more than schedule.steps {}", r.schedule.steps)});
@@ -94,8 +92,8 @@ void contradictions(const Recipe& r, Broken& out) {
 void missing(const Recipe& r, Broken& out) {
   const std::string& rope = r.context.rope.type;
   if (r.model.path.empty() && r.model.init.empty()) {
-    out.push_back({"model.path",
-                   "is empty; name the base model's folder (or model.init to start from random weights)"});
+    out.push_back(
+        {"model.path", "is empty; name the base model's folder (or model.init to start from random weights)"});
   }
   if (r.data.train.empty()) out.push_back({"data.train", "is empty; name the files to train on"});
   if (r.checkpoint.dir.empty()) out.push_back({"checkpoint.dir", "is empty; name the folder of the run"});

@@ -83,20 +83,17 @@ std::string store(std::optional<double>& out, const json& value, const Limits& l
 }
 
 template <class T>
-std::optional<Wrong> store_list(std::vector<T>& out, const json& value, const Limits& limits,
-                                const char* expected) {
+std::optional<Wrong> store_list(std::vector<T>& out, const json& value, const Limits& limits, const char* expected) {
   if (!value.is_array()) return Wrong{wrong_type(expected, value), {}};
   if (limits.entries > 0 && value.size() != limits.entries) {
     return Wrong{fmt::format("expected {} entries, got {}", limits.entries, value.size()), {}};
   }
   std::vector<T> list(value.size());
   for (size_t i = 0; i < value.size(); ++i) {
-    if (std::string wrong = store(list[i], value[i], limits); !wrong.empty())
-      return Wrong{std::move(wrong), i};
+    if (std::string wrong = store(list[i], value[i], limits); !wrong.empty()) return Wrong{std::move(wrong), i};
     const bool again = std::find(list.begin(), list.begin() + static_cast<ptrdiff_t>(i), list[i]) !=
                        list.begin() + static_cast<ptrdiff_t>(i);
-    if (again && !limits.choices.empty())
-      return Wrong{fmt::format("{} stands there twice", got(value[i])), i};
+    if (again && !limits.choices.empty()) return Wrong{fmt::format("{} stands there twice", got(value[i])), i};
   }
   out = std::move(list);
   return {};
@@ -112,8 +109,7 @@ std::optional<Wrong> assign(const Field& field, Recipe& recipe, const json& valu
   const Limits& limits = field.limits;
   return std::visit(
       Match{[&](std::vector<std::string>* list) {
-              return store_list(*list, value.is_string() ? json::array({value}) : value, limits,
-                                "a list of text");
+              return store_list(*list, value.is_string() ? json::array({value}) : value, limits, "a list of text");
             },
             [&](std::vector<double>* list) { return store_list(*list, value, limits, "a list of numbers"); },
             [&](auto* one) -> std::optional<Wrong> {
@@ -154,8 +150,7 @@ std::string limits_text(const Limits& limits) {
     return text;
   }
   if (std::isinf(limits.low)) return "";
-  if (std::isinf(limits.high))
-    return fmt::format("{} {:g}", limits.low_open ? "above" : "at least", limits.low);
+  if (std::isinf(limits.high)) return fmt::format("{} {:g}", limits.low_open ? "above" : "at least", limits.low);
   return fmt::format("in {}{:g}, {:g}{}", limits.low_open ? '(' : '[', limits.low, limits.high,
                      limits.high_open ? ')' : ']');
 }

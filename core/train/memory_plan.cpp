@@ -15,20 +15,24 @@ constexpr Recompute kPolicies[] = {Recompute::nothing, Recompute::gate_up, Recom
 
 const char* to_string(Recompute policy) {
   switch (policy) {
-    case Recompute::nothing: return "nothing";
-    case Recompute::gate_up: return "gate_up";
-    case Recompute::all_but_attention: return "all_but_attention";
-    case Recompute::everything: return "everything";
+    case Recompute::nothing:
+      return "nothing";
+    case Recompute::gate_up:
+      return "gate_up";
+    case Recompute::all_but_attention:
+      return "all_but_attention";
+    case Recompute::everything:
+      return "everything";
   }
   return "";
 }
 
 int64_t saved_bytes(const model::Config& c, Recompute policy, int64_t tokens, int64_t element) {
   const int64_t query = c.heads * c.head_dim, key_value = 2 * c.kv_heads * c.head_dim;
-  int64_t per_token = c.hidden * element;                                                          // x
-  if (policy <= Recompute::all_but_attention) per_token += query * element + c.heads * 4;           // out, lse
-  if (policy <= Recompute::gate_up) per_token += (query + key_value + c.hidden) * element;          // qkv, mid
-  if (policy == Recompute::nothing) per_token += 2 * c.intermediate * element;                      // gate_up
+  int64_t per_token = c.hidden * element;                                                   // x
+  if (policy <= Recompute::all_but_attention) per_token += query * element + c.heads * 4;   // out, lse
+  if (policy <= Recompute::gate_up) per_token += (query + key_value + c.hidden) * element;  // qkv, mid
+  if (policy == Recompute::nothing) per_token += 2 * c.intermediate * element;              // gate_up
   return per_token * tokens;
 }
 

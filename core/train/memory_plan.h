@@ -23,7 +23,8 @@ struct MemoryPlan {
 };
 
 // Bytes that one layer keeps for the backward pass of a micro-batch of `tokens` tokens.
-[[nodiscard]] int64_t saved_bytes(const model::Config& config, model::Recompute policy, int64_t tokens, int64_t element);
+[[nodiscard]] int64_t saved_bytes(const model::Config& config, model::Recompute policy, int64_t tokens,
+                                  int64_t element);
 
 // `parameters` of the model and `trained` ones among them (numbers of elements). With `recompute: auto` the policy is the
 // fastest whose total stays within `available` bytes (the smallest one when none does).

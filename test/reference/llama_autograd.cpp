@@ -50,11 +50,10 @@ at::Tensor allowed_pairs(const data::Batch& batch, int64_t group, const model::C
   return allowed;
 }
 
-at::Tensor token_losses(const model::Config& c, const Weights& weights, double lora_scale,
-                        const data::Batch& batch, int64_t group) {
+at::Tensor token_losses(const model::Config& c, const Weights& weights, double lora_scale, const data::Batch& batch,
+                        int64_t group) {
   const int64_t tokens = batch.size();
-  const at::Tensor ids = at::tensor(batch.tokens, at::kLong),
-                   positions = at::tensor(batch.positions, at::kDouble);
+  const at::Tensor ids = at::tensor(batch.tokens, at::kLong), positions = at::tensor(batch.positions, at::kDouble);
   const model::RopeFrequencies frequencies = model::frequencies(c.rope, c.head_dim, batch.length);
   const at::Tensor angle = at::outer(positions, at::tensor(frequencies.inverse, at::kDouble)).unsqueeze(1);
   const at::Tensor cos = angle.cos() * frequencies.attention, sin = angle.sin() * frequencies.attention;
@@ -64,14 +63,12 @@ at::Tensor token_losses(const model::Config& c, const Weights& weights, double l
   for (int64_t l = 0; l < c.layers; ++l) {
     const std::string layer = "model.layers." + std::to_string(l) + ".";
     const auto heads = [&](const char* name, const at::Tensor& input, int64_t count) {
-      return project(weights, layer + "self_attn." + name, lora_scale, input)
-          .view({tokens, count, c.head_dim});
+      return project(weights, layer + "self_attn." + name, lora_scale, input).view({tokens, count, c.head_dim});
     };
     const at::Tensor h1 = rmsnorm(x, weights.at(layer + "input_layernorm.weight"), c.rms_eps);
     const int64_t ratio = c.heads / c.kv_heads;
     const at::Tensor q = rotate(heads("q_proj", h1, c.heads), cos, sin).transpose(0, 1);
-    const at::Tensor k =
-        rotate(heads("k_proj", h1, c.kv_heads), cos, sin).repeat_interleave(ratio, 1).transpose(0, 1);
+    const at::Tensor k = rotate(heads("k_proj", h1, c.kv_heads), cos, sin).repeat_interleave(ratio, 1).transpose(0, 1);
     const at::Tensor v = heads("v_proj", h1, c.kv_heads).repeat_interleave(ratio, 1).transpose(0, 1);
     const at::Tensor scores = at::bmm(q, k.transpose(1, 2)) / std::sqrt(static_cast<double>(c.head_dim));
     const at::Tensor p = scores.masked_fill(forbidden, -INFINITY).softmax(-1);

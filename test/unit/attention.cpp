@@ -27,9 +27,8 @@ struct Case {
 };
 
 std::string describe(const Case& c) {
-  return fmt::format("documents [{}] group {} heads {}/{} D {} window {} spread {}",
-                     fmt::join(c.documents, " "), c.group, c.heads, c.kv_heads, c.head_dim, c.window,
-                     c.spread);
+  return fmt::format("documents [{}] group {} heads {}/{} D {} window {} spread {}", fmt::join(c.documents, " "),
+                     c.group, c.heads, c.kv_heads, c.head_dim, c.window, c.spread);
 }
 
 // One buffer [T, (Hq + 2 Hkv) * D] and the views of it that attention gets.
@@ -69,8 +68,8 @@ Values plain(const Case& c, const at::Tensor& buffer, const at::Tensor& dout) {
   const int64_t ratio = c.heads / c.kv_heads;
   const at::Tensor q = x.q.transpose(0, 1), k = x.k.transpose(0, 1).repeat_interleave(ratio, 0),
                    v = x.v.transpose(0, 1).repeat_interleave(ratio, 0);
-  const at::Tensor scores = (q.matmul(k.transpose(1, 2)) / std::sqrt(double(c.head_dim)))
-                                .masked_fill(hidden_pairs(c.plan()), -INFINITY);
+  const at::Tensor scores =
+      (q.matmul(k.transpose(1, 2)) / std::sqrt(double(c.head_dim))).masked_fill(hidden_pairs(c.plan()), -INFINITY);
   const at::Tensor out = scores.softmax(2).matmul(v).transpose(0, 1);
   out.backward(dout.to(buffer.scalar_type()));
   const Stacked grad(leaf.grad(), c);
@@ -82,8 +81,7 @@ Values run(const Case& c, const at::Tensor& buffer, const at::Tensor& dout, Atte
   const GroupPlan plan = c.plan();
   const AttentionResult saved = attention_forward(x.q, x.k, x.v, plan, backend);
   const Stacked grad(at::full_like(buffer, NAN), c);
-  attention_backward(dout.to(buffer.scalar_type()), x.q, x.k, x.v, saved, plan, grad.q, grad.k, grad.v,
-                     backend);
+  attention_backward(dout.to(buffer.scalar_type()), x.q, x.k, x.v, saved, plan, grad.q, grad.k, grad.v, backend);
   return {saved.out, saved.lse, grad.q, grad.k, grad.v};
 }
 

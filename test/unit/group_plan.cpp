@@ -13,8 +13,8 @@ namespace {
 // The definition: tokens of one document, at positions p of it. A head of the first half puts p into group p
 // / G. A head of the second half has the first G/2 tokens in a group of their own and then groups of G. With
 // an odd number of KV heads the halves are counted in query heads, the first the larger.
-bool may_look(const std::vector<int64_t>& documents, int64_t group, int64_t heads, int64_t kv_heads,
-              int64_t window, int64_t head, int64_t query, int64_t key) {
+bool may_look(const std::vector<int64_t>& documents, int64_t group, int64_t heads, int64_t kv_heads, int64_t window,
+              int64_t head, int64_t query, int64_t key) {
   if (key > query) return false;
   if (window > 0 && query - key >= window) return false;
   int64_t start = 0;
@@ -50,13 +50,12 @@ void check_all_pairs(const std::vector<int64_t>& documents, int64_t group, int64
   for (int64_t h = 0; h < heads; ++h) {
     for (int64_t i = 0; i < tokens; ++i) {
       for (int64_t j = 0; j < tokens; ++j) {
-        same =
-            same && plan_lets(plan, h, i, j) == may_look(documents, group, heads, kv_heads, window, h, i, j);
+        same = same && plan_lets(plan, h, i, j) == may_look(documents, group, heads, kv_heads, window, h, i, j);
       }
     }
   }
-  INFO("tokens " << tokens << " documents " << documents.size() - 1 << " group " << group << " heads "
-                 << heads << "/" << kv_heads << " window " << window);
+  INFO("tokens " << tokens << " documents " << documents.size() - 1 << " group " << group << " heads " << heads << "/"
+                 << kv_heads << " window " << window);
   REQUIRE(same);
 }
 

@@ -44,12 +44,8 @@ model::Config config_of(const Case& c) {
 // Two rows of 20 tokens; the first holds three documents, the second two; some targets carry no loss.
 data::Batch batch_of(uint64_t seed) {
   SplitMix random(seed);
-  data::Batch batch{.rows = 2,
-                    .length = 20,
-                    .tokens = {},
-                    .targets = {},
-                    .positions = {},
-                    .documents = {0, 5, 16, 20, 33, 40}};
+  data::Batch batch{
+      .rows = 2, .length = 20, .tokens = {}, .targets = {}, .positions = {}, .documents = {0, 5, 16, 20, 33, 40}};
   for (size_t d = 0; d + 1 < batch.documents.size(); ++d) {
     for (int64_t i = batch.documents[d]; i < batch.documents[d + 1]; ++i) {
       batch.tokens.push_back(static_cast<int32_t>(random.below(19)));
@@ -68,8 +64,7 @@ Llama model_of(const Case& c) {
     llama.train_everything();
     return llama;
   }
-  const std::vector<std::string> targets = {"q_proj",    "v_proj",  "o_proj",
-                                            "gate_proj", "up_proj", "down_proj"};
+  const std::vector<std::string> targets = {"q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
   llama.add_lora(targets, {.rank = 3, .alpha = 5, .dropout = 0, .rslora = false}, 1);
   const Kind also[] = {Kind::embed, Kind::norm};
   llama.train_kinds(also);
@@ -98,17 +93,8 @@ TEST_CASE("the written-out backward equals autograd in float64", "[model][backwa
   const Case cases[] = {
       {.name = "LoRA, full attention"},
       {.name = "LoRA, S2", .group = 6},
-      {.name = "LoRA, S2, odd group, odd KV heads, window",
-       .heads = 6,
-       .kv_heads = 3,
-       .window = 4,
-       .group = 5},
-      {.name = "LoRA, tied, bias, one KV head",
-       .heads = 4,
-       .kv_heads = 1,
-       .tied = true,
-       .bias = true,
-       .group = 4},
+      {.name = "LoRA, S2, odd group, odd KV heads, window", .heads = 6, .kv_heads = 3, .window = 4, .group = 5},
+      {.name = "LoRA, tied, bias, one KV head", .heads = 4, .kv_heads = 1, .tied = true, .bias = true, .group = 4},
       {.name = "full fine-tuning, S2, bias", .bias = true, .group = 6, .full = true},
       {.name = "full fine-tuning, tied, MHA", .heads = 4, .kv_heads = 4, .tied = true, .full = true},
   };
@@ -197,13 +183,12 @@ TEST_CASE("loss and gradients do not depend on how a step is split into micro-ba
     const auto part = [&](const std::vector<int32_t>& v) {
       return std::vector<int32_t>(v.begin() + 20 * row, v.begin() + 20 * (row + 1));
     };
-    data::Batch micro{
-        .rows = 1,
-        .length = 20,
-        .tokens = part(whole.tokens),
-        .targets = part(whole.targets),
-        .positions = part(whole.positions),
-        .documents = row == 0 ? std::vector<int64_t>{0, 5, 16, 20} : std::vector<int64_t>{0, 13, 20}};
+    data::Batch micro{.rows = 1,
+                      .length = 20,
+                      .tokens = part(whole.tokens),
+                      .targets = part(whole.targets),
+                      .positions = part(whole.positions),
+                      .documents = row == 0 ? std::vector<int64_t>{0, 5, 16, 20} : std::vector<int64_t>{0, 13, 20}};
     split_sum += llama.forward_backward(micro, {.group = 6}, policies, scale, 0).sum().item<double>();
   }
   CHECK(split_sum == Approx(sum).epsilon(1e-12));

@@ -77,8 +77,7 @@ TEST_CASE("what is written equals the reference library's file byte for byte", "
 
 TEST_CASE("shards and index equal the reference library's", "[safetensors]") {
   const test::TemporaryFolder folder;
-  write_sharded(folder.path(),
-                {floats("b", 4), floats("a", 8), floats("big", 20), floats("d", 6), floats("c", 3)}, 64);
+  write_sharded(folder.path(), {floats("b", 4), floats("a", 8), floats("big", 20), floats("d", 6), floats("c", 3)}, 64);
   std::vector<std::string> files;
   for (const auto& entry : fs::directory_iterator(folder.path())) {
     const std::string name = entry.path().filename().string();
@@ -104,11 +103,8 @@ TEST_CASE("hostile and damaged files are exit 3 with the file's name", "[safeten
   struct Case {
     std::string what, bytes, message;
   };
-  const auto entry = [](const std::string& text) {
-    return file_of(fmt::format(R"({{"a":{{{}}}}})", text), 8);
-  };
-  const std::string two =
-      R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[4],)";
+  const auto entry = [](const std::string& text) { return file_of(fmt::format(R"({{"a":{{{}}}}})", text), 8); };
+  const std::string two = R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[4],)";
   std::string huge = file_of(valid, 8);
   std::memset(huge.data(), 0xff, 8);
   std::string past = file_of(valid, 8);
@@ -140,8 +136,7 @@ TEST_CASE("hostile and damaged files are exit 3 with the file's name", "[safeten
       {"shape is a number", entry(R"("dtype":"F32","shape":2,"data_offsets":[0,8])"), "shape is not"},
       {"negative dimension", entry(R"("dtype":"F32","shape":[-2],"data_offsets":[0,8])"), "is not a size"},
       {"fractional dimension", entry(R"("dtype":"F32","shape":[2.0],"data_offsets":[0,8])"), "is not a size"},
-      {"dimension of 2^63", entry(R"("dtype":"F32","shape":[9223372036854775808],"data_offsets":[0,8])"),
-       "is not a"},
+      {"dimension of 2^63", entry(R"("dtype":"F32","shape":[9223372036854775808],"data_offsets":[0,8])"), "is not a"},
       {"dimension of 10^30", entry(R"("dtype":"F32","shape":[1e30],"data_offsets":[0,8])"), "is not a size"},
       {"shape that overflows", entry(R"("dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,8])"),
        "overflows"},
@@ -153,10 +148,8 @@ TEST_CASE("hostile and damaged files are exit 3 with the file's name", "[safeten
       {"three offsets", entry(R"("dtype":"F32","shape":[2],"data_offsets":[0,8,8])"), "two offsets"},
       {"negative offset", entry(R"("dtype":"F32","shape":[2],"data_offsets":[-8,0])"), "two offsets"},
       {"offsets backwards", entry(R"("dtype":"F32","shape":[2],"data_offsets":[8,0])"), "backwards"},
-      {"offset past the end", entry(R"("dtype":"F32","shape":[2],"data_offsets":[8,16])"),
-       "ends at byte 16 of 8"},
-      {"offset of 2^64 - 1", entry(R"("dtype":"F32","shape":[2],"data_offsets":[0,18446744073709551615])"),
-       "ends at"},
+      {"offset past the end", entry(R"("dtype":"F32","shape":[2],"data_offsets":[8,16])"), "ends at byte 16 of 8"},
+      {"offset of 2^64 - 1", entry(R"("dtype":"F32","shape":[2],"data_offsets":[0,18446744073709551615])"), "ends at"},
       {"truncated data", file_of(valid, 7), "truncated"},
       {"data too long", file_of(valid, 9), "belong to none"},
       {"data without tensors", file_of("{}", 9), "belong to none"},
@@ -214,8 +207,7 @@ TEST_CASE("folders without usable weights say what is wrong", "[safetensors]") {
   };
   CHECK_THAT(message(), Catch::Contains("neither model.safetensors nor"));
   write_file_atomically(folder.path() / "pytorch_model.bin", "x");
-  CHECK_THAT(message(),
-             Catch::Contains("pickle (pytorch_model.bin)") && Catch::Contains("safe_serialization"));
+  CHECK_THAT(message(), Catch::Contains("pickle (pytorch_model.bin)") && Catch::Contains("safe_serialization"));
 
   const fs::path index = folder.path() / "model.safetensors.index.json";
   const std::vector<std::pair<std::string, std::string>> cases = {
@@ -267,8 +259,7 @@ TEST_CASE("what cannot be written is refused before anything is", "[safetensors]
   const fs::path path = folder.path() / "model.safetensors";
   CHECK_THROWS_WITH(write_safetensors(path, {floats("a", 1), floats("a", 2)}), Catch::Contains("'a'"));
   CHECK_THROWS_WITH(write_safetensors(path, {floats("a", -1)}), Catch::Contains("impossible shape"));
-  CHECK_THROWS_WITH(write_safetensors(folder.path() / "no" / "m.safetensors", {}),
-                    Catch::Contains("cannot create"));
+  CHECK_THROWS_WITH(write_safetensors(folder.path() / "no" / "m.safetensors", {}), Catch::Contains("cannot create"));
   TensorSource thrower = floats("a", 1);
   thrower.fill = [](std::span<std::byte>) { fail("the source failed"); };
   CHECK_THROWS_WITH(write_safetensors(path, {thrower}), Catch::Contains("the source failed"));

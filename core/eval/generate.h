@@ -1,0 +1,29 @@
+// Text from a model: greedy or sampled, one token after the other with a key-value cache.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "core/model/llama.h"
+
+namespace longlora::eval {
+
+struct GenerateOptions {
+  int64_t max_new_tokens = 128;
+  double temperature = 0;  // 0: greedy
+  double top_p = 1;        // nucleus (Holtzman et al. 2020)
+  int64_t top_k = 0;       // 0: no limit
+  uint64_t seed = 42;
+};
+
+// The next token from logits [vocab] float32. Greedy takes the first of equals.
+[[nodiscard]] int32_t pick_token(const at::Tensor& logits, const GenerateOptions& options, uint64_t draw);
+
+// New tokens after `prompt` (at least one token), each handed to `each` as it comes, until max_new_tokens, one of
+// `stop` (which is not returned), or `each` returns false.
+[[nodiscard]] std::vector<int32_t> generate(const model::Llama& llama, std::span<const int32_t> prompt,
+                                            std::span<const int32_t> stop, const GenerateOptions& options,
+                                            const std::function<bool(int32_t)>& each = {});
+
+}  // namespace longlora::eval
