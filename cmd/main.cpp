@@ -12,7 +12,7 @@
 namespace longlora::cmd {
 namespace {
 
-std::vector<Verb> verbs() { return {recipe_verb()}; }
+std::vector<Verb> verbs() { return {prepare_verb(), recipe_verb()}; }
 
 cxxopts::Options options_of(const Verb& verb) {
   cxxopts::Options options("longlora " + verb.name, verb.summary);
