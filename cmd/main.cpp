@@ -12,9 +12,15 @@
 namespace longlora::cmd {
 namespace {
 
+// In the order in which `longlora help` shows them, one a line.
+// clang-format off
 std::vector<Verb> verbs() {
-  return {recipe_verb()};
+  return {
+      prepare_verb(),
+      recipe_verb(),
+  };
 }
+// clang-format on
 
 cxxopts::Options options_of(const Verb& verb) {
   cxxopts::Options options("longlora " + verb.name, verb.summary);

@@ -22,6 +22,7 @@ struct Verb {
 };
 
 // One function a verb, each in the file of its name.
+Verb prepare_verb();
 Verb recipe_verb();
 
 }  // namespace longlora::cmd

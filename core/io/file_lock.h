@@ -1,0 +1,22 @@
+// One process at a time: an exclusive lock on a file, released when the object or the process ends.
+#pragma once
+#include "core/base/file.h"
+
+namespace longlora::io {
+
+class FileLock {
+ public:
+  // Creates the file if need be. Exit 1 when it cannot be made.
+  explicit FileLock(const fs::path& path);
+  ~FileLock();
+  FileLock(const FileLock&) = delete;
+  FileLock& operator=(const FileLock&) = delete;
+
+  // Whether the lock is ours now; false while another process (or object) has it.
+  [[nodiscard]] bool try_lock();
+
+ private:
+  int fd_ = -1;
+};
+
+}  // namespace longlora::io
