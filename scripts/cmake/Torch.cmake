@@ -18,15 +18,31 @@ if(NOT EXISTS ${torch_dir}/lib/libtorch_cpu.so OR NOT EXISTS ${torch_dir}/includ
   message(FATAL_ERROR "LibTorch not found (looked in '${torch_dir}'). Run scripts/setup, or pass "
                       "-DLONGLORA_TORCH=/path/to/libtorch (a folder with include/ and lib/).")
 endif()
-file(READ ${torch_dir}/include/torch/headeronly/version.h version_h)
-string(REGEX MATCH "TORCH_VERSION_MAJOR ([0-9]+)" _ "${version_h}")
-set(torch_major ${CMAKE_MATCH_1})
-string(REGEX MATCH "TORCH_VERSION_MINOR ([0-9]+)" _ "${version_h}")
-message(STATUS "LibTorch ${torch_major}.${CMAKE_MATCH_1} in ${torch_dir}")
+set(version_h ${torch_dir}/include/torch/headeronly/version.h)
+set(torch_version "of before 2.9")
+if(EXISTS ${version_h})
+  file(STRINGS ${version_h} lines REGEX "TORCH_VERSION_(MAJOR|MINOR) ")
+  string(REGEX REPLACE "[^0-9]*([0-9]+)[^0-9]+([0-9]+).*" "\\1.\\2" torch_version "${lines}")
+endif()
+if(NOT torch_version VERSION_GREATER_EQUAL 2.10)
+  message(FATAL_ERROR "LibTorch in ${torch_dir} is ${torch_version}; 2.10 or later is needed. scripts/setup gets one.")
+endif()
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${version_h})
+message(STATUS "LibTorch ${torch_version} in ${torch_dir}")
 
 add_library(torch::cpu INTERFACE IMPORTED)
 target_include_directories(torch::cpu SYSTEM INTERFACE ${torch_dir}/include ${torch_dir}/include/torch/csrc/api/include)
-target_link_directories(torch::cpu INTERFACE ${torch_dir}/lib)
 target_link_libraries(torch::cpu INTERFACE ${torch_dir}/lib/libtorch_cpu.so ${torch_dir}/lib/libc10.so)
 # libtorch_cpu.so carries run paths of its own to the wheels it needs; ours must not be asked to resolve them.
-target_link_options(torch::cpu INTERFACE -Wl,--allow-shlib-undefined -Wl,-rpath,${torch_dir}/lib)
+target_link_options(torch::cpu INTERFACE -Wl,--allow-shlib-undefined)
+
+# The program looks here for LibTorch, before LD_LIBRARY_PATH, where a login shell may have put another one. Inside
+# the clone the path is relative to the program, so that a clone that is moved still runs.
+set(torch_rpath ${torch_dir}/lib)
+cmake_path(IS_PREFIX CMAKE_SOURCE_DIR "${torch_rpath}" torch_is_ours)
+if(torch_is_ours)
+  file(RELATIVE_PATH torch_rpath ${CMAKE_BINARY_DIR} ${torch_rpath})
+  set(torch_rpath "$ORIGIN/${torch_rpath}")
+endif()
+list(APPEND CMAKE_BUILD_RPATH ${torch_rpath})
+add_link_options(-Wl,--disable-new-dtags)

@@ -1,0 +1,44 @@
+# shellcheck shell=bash
+# Finds the tools that meet the project's minimum versions; sourced by scripts/setup and scripts/build.
+# Nothing here installs anything. Each function prints what it found, or nothing (and fails).
+
+version_at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
+
+# A C++20 compiler: $CXX if set, else the first of the usual names that is g++ >= 12 or clang >= 15.
+find_compiler() {
+  local compiler version least known=(c++ g++ g++-{15..12} clang++ clang++-{21..15})
+  for compiler in ${CXX:-"${known[@]}"}; do
+    command -v "$compiler" >/dev/null 2>&1 || continue
+    least=12
+    case "$("$compiler" --version 2>/dev/null)" in *clang*) least=15 ;; esac
+    version=$("$compiler" -dumpversion 2>/dev/null) || continue
+    if version_at_least "${version%%.*}" "$least"; then
+      echo "$compiler"
+      return
+    fi
+  done
+  return 1
+}
+
+# CMake >= 3.25 and ninja: the system's, else the ones that scripts/setup put into .venv. Those are called where the
+# package keeps its binary, because the launcher beside them breaks when the clone is moved.
+find_cmake() {
+  local cmake
+  for cmake in "$(command -v cmake)" "$PWD"/.venv/lib/python3*/site-packages/cmake/data/bin/cmake; do
+    if [ -x "$cmake" ] && version_at_least "$("$cmake" --version | awk '{ print $3; exit }')" 3.25; then
+      echo "$cmake"
+      return
+    fi
+  done
+  return 1
+}
+find_ninja() {
+  local ninja
+  for ninja in "$(command -v ninja)" "$PWD/.venv/bin/ninja"; do
+    if [ -x "$ninja" ]; then
+      echo "$ninja"
+      return
+    fi
+  done
+  return 1
+}
