@@ -44,8 +44,8 @@ Layer::Layer(const Config& c, int64_t index, const at::TensorOptions& options)
           c.hidden, c.mlp_bias, options),
       down_proj_({{layer_name(index, "mlp.down_proj"), c.hidden}}, c.intermediate, c.mlp_bias, options) {}
 
-void Layer::add_lora(std::span<const std::string> targets, const LoraOptions& options, uint64_t seed) {
-  for (Linear* linear : {&qkv_proj_, &o_proj_, &gate_up_proj_, &down_proj_}) linear->add_lora(targets, options, seed);
+void Layer::add_lora(const LoraFor& lora_for, double dropout, uint64_t seed) {
+  for (Linear* linear : {&qkv_proj_, &o_proj_, &gate_up_proj_, &down_proj_}) linear->add_lora(lora_for, dropout, seed);
 }
 
 std::vector<Parameter*> Layer::parameters() {

@@ -68,7 +68,7 @@ class Layer {
   // 1 only with past == 0.
   [[nodiscard]] at::Tensor forward_cached(const at::Tensor& x, const Pass& pass, LayerCache& cache, int64_t past) const;
 
-  void add_lora(std::span<const std::string> targets, const LoraOptions& options, uint64_t seed);
+  void add_lora(const LoraFor& lora_for, double dropout, uint64_t seed);
   [[nodiscard]] std::vector<Parameter*> parameters();
 
  private:

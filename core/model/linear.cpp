@@ -3,15 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core/base/hash.h"
 #include "core/base/random.h"
 #include "core/model/random_tensor.h"
 
 namespace longlora::model {
-
-double LoraOptions::scale() const {
-  return rslora ? alpha / std::sqrt(static_cast<double>(rank)) : alpha / static_cast<double>(rank);
-}
 
 Linear::Linear(std::vector<Part> parts, int64_t in, bool bias, const at::TensorOptions& options)
     : parts_(std::move(parts)) {
@@ -29,39 +24,29 @@ Linear::Linear(std::vector<Part> parts, int64_t in, bool bias, const at::TensorO
   }
 }
 
-void Linear::add_lora(std::span<const std::string> targets, const LoraOptions& options, uint64_t seed) {
-  std::vector<int64_t> chosen;
+void Linear::add_lora(const LoraFor& lora_for, double dropout, uint64_t seed) {
+  int64_t columns = 0;
   for (size_t i = 0; i < parts_.size(); ++i) {
-    const std::string last = parts_[i].name.substr(parts_[i].name.rfind('.') + 1);
-    if (std::find(targets.begin(), targets.end(), last) != targets.end()) chosen.push_back(static_cast<int64_t>(i));
+    if (const auto shape = lora_for(parts_[i].name)) {
+      loras_.push_back({.a = {.name = parts_[i].name + ".lora_A.weight", .kind = Kind::lora, .value = {}, .master = {}, .grad = {}},
+                        .b = {.name = parts_[i].name + ".lora_B.weight", .kind = Kind::lora, .value = {}, .master = {}, .grad = {},
+                              .to_value = shape->scale},
+                        .part = static_cast<int64_t>(i), .column = columns, .rank = shape->rank});
+      columns += shape->rank;
+    }
   }
-  if (chosen.empty()) return;
-  const int64_t in = weight_.size(1), rank = options.rank;
-  lora_a_ = at::empty({rank * static_cast<int64_t>(chosen.size()), in}, weight_.options());
-  lora_b_ = at::zeros({weight_.size(0), lora_a_.size(0)}, weight_.options());
-  dropout_ = options.dropout;
-  for (const int64_t part : chosen) {
-    const int64_t column = rank * static_cast<int64_t>(loras_.size());
-    const std::string& name = parts_[part].name;
-    Lora lora{.a = {.name = name + ".lora_A.weight",
-                    .kind = Kind::lora,
-                    .value = lora_a_.narrow(0, column, rank),
-                    .master = {},
-                    .grad = {}},
-              .b = {.name = name + ".lora_B.weight",
-                    .kind = Kind::lora,
-                    .value = lora_b_.narrow(0, first_row_[part], parts_[part].rows).narrow(1, column, rank),
-                    .master = {},
-                    .grad = {},
-                    .to_value = options.scale()},
-              .part = part,
-              .column = column,
-              .rank = rank};
+  if (loras_.empty()) return;
+  const int64_t in = weight_.size(1);
+  lora_a_ = at::empty({columns, in}, weight_.options());
+  lora_b_ = at::zeros({weight_.size(0), columns}, weight_.options());
+  dropout_ = dropout;
+  for (Lora& lora : loras_) {
+    lora.a.value = lora_a_.narrow(0, lora.column, lora.rank);
+    lora.b.value = lora_b_.narrow(0, first_row_[lora.part], parts_[lora.part].rows).narrow(1, lora.column, lora.rank);
     lora.a.make_trainable();
     lora.b.make_trainable();
     fill_uniform(lora.a.master, 1 / std::sqrt(static_cast<double>(in)), derive_seed(seed, {name_hash(lora.a.name)}));
     lora.a.sync();
-    loras_.push_back(std::move(lora));
   }
 }
 

@@ -10,8 +10,8 @@
 #pragma once
 #include <ATen/ATen.h>
 
-#include <memory>
-#include <span>
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,13 +19,13 @@
 
 namespace longlora::model {
 
-struct LoraOptions {
-  int64_t rank = 8;
-  double alpha = 16;
-  double dropout = 0;
-  bool rslora = false;  // scale alpha / sqrt(rank) (Kalajdzievski 2023) instead of alpha / rank
-  [[nodiscard]] double scale() const;
+// What LoRA a module gets: W + scale * B A with A [rank, in], B [out, rank].
+struct LoraShape {
+  int64_t rank;
+  double scale;
 };
+// By the module's name ("model.layers.0.self_attn.q_proj"); empty: none.
+using LoraFor = std::function<std::optional<LoraShape>(const std::string& module)>;
 
 class Linear {
  public:
@@ -36,9 +36,9 @@ class Linear {
 
   Linear(std::vector<Part> parts, int64_t in, bool bias, const at::TensorOptions& options);
 
-  // Adds LoRA to the parts whose last name component is in `targets`. A is drawn as PEFT draws it (uniform in
-  // +-1/sqrt(in), Kaiming with a = sqrt 5), from a stream of its own per matrix; B is zero.
-  void add_lora(std::span<const std::string> targets, const LoraOptions& options, uint64_t seed);
+  // Adds LoRA to the parts for which `lora_for` gives a shape. A is drawn as PEFT draws it (uniform in +-1/sqrt(in),
+  // Kaiming with a = sqrt 5), from a stream of its own per matrix; B is zero.
+  void add_lora(const LoraFor& lora_for, double dropout, uint64_t seed);
 
   [[nodiscard]] at::Tensor forward(const at::Tensor& x, uint64_t dropout_seed) const;
   // dx [T, in]

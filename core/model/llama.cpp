@@ -56,8 +56,8 @@ void Llama::initialize(uint64_t seed) {
   }
 }
 
-void Llama::add_lora(std::span<const std::string> targets, const LoraOptions& options, uint64_t seed) {
-  for (Layer& layer : layers_) layer.add_lora(targets, options, seed);
+void Llama::add_lora(const LoraFor& lora_for, double dropout, uint64_t seed) {
+  for (Layer& layer : layers_) layer.add_lora(lora_for, dropout, seed);
 }
 
 void Llama::train_kinds(std::span<const Kind> kinds) {

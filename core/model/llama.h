@@ -36,7 +36,7 @@ class Llama {
 
   // What is trained. Kinds: Kind::embed, Kind::norm, Kind::lm_head. A tied head is trained with the
   // embedding.
-  void add_lora(std::span<const std::string> targets, const LoraOptions& options, uint64_t seed);
+  void add_lora(const LoraFor& lora_for, double dropout, uint64_t seed);
   void train_kinds(std::span<const Kind> kinds);
   void train_everything();
 

@@ -15,6 +15,8 @@ using model::Kind;
 using model::Llama;
 using model::Recompute;
 
+constexpr double kScale = 5.0 / 3;
+
 struct Case {
   std::string name;
   int64_t heads = 4, kv_heads = 2;
@@ -64,8 +66,8 @@ Llama model_of(const Case& c) {
     llama.train_everything();
     return llama;
   }
-  const std::vector<std::string> targets = {"q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
-  llama.add_lora(targets, {.rank = 3, .alpha = 5, .dropout = 0, .rslora = false}, 1);
+  // All but k_proj: a stack with a gap.
+  llama.add_lora([](const std::string& module) { return module.ends_with("k_proj") ? std::nullopt : std::optional<model::LoraShape>({3, kScale}); }, 0, 1);
   const Kind also[] = {Kind::embed, Kind::norm};
   llama.train_kinds(also);
   for (model::Parameter* p : llama.trainable()) {
@@ -103,7 +105,7 @@ TEST_CASE("the written-out backward equals autograd in float64", "[model][backwa
   for (const Case& c : cases) {
     Llama llama = model_of(c);
     reference::Weights weights = weights_of(llama);
-    const at::Tensor expected = reference::token_losses(config_of(c), weights, 5.0 / 3, batch, c.group);
+    const at::Tensor expected = reference::token_losses(config_of(c), weights, kScale, batch, c.group);
     (expected.sum() * scale).backward();
     for (const Recompute policy :
          {Recompute::nothing, Recompute::gate_up, Recompute::all_but_attention, Recompute::everything}) {
@@ -126,8 +128,7 @@ TEST_CASE("LoRA dropout draws the same mask in forward, recomputation and backwa
   // loss by e * gradient. Checked by central differences along a random direction.
   Llama llama(config_of({.name = ""}), at::kDouble, at::kCPU);
   for (model::Parameter* p : llama.parameters()) model::fill_normal(p->value, 0.3, model::name_hash(p->name));
-  const std::vector<std::string> targets = {"q_proj", "k_proj", "v_proj", "o_proj", "down_proj"};
-  llama.add_lora(targets, {.rank = 2, .alpha = 4, .dropout = 0.4, .rslora = true}, 3);
+  llama.add_lora([](const std::string&) { return model::LoraShape{2, 1.5}; }, 0.4, 3);
   const data::Batch batch = batch_of(11);
   const auto loss = [&](uint64_t seed, Recompute policy) {
     const std::vector<Recompute> policies(2, policy);

@@ -1,0 +1,128 @@
+#include "core/adapt/adapter_model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "core/base/error.h"
+#include "core/model/tensors.h"
+
+namespace longlora::adapt {
+namespace {
+
+using model::Kind;
+using model::Parameter;
+
+constexpr std::string_view kA = ".lora_A.weight", kB = ".lora_B.weight";
+
+std::string module_of(const std::string& name) { return name.substr(0, name.size() - kA.size()); }
+
+// The adapter's tensor for a trainable parameter; null when it has none.
+const io::TensorView* find(const io::Adapter& adapter, const Parameter& p) {
+  if (p.kind != Kind::lora) {
+    const auto found = adapter.replaced().find(p.name);
+    return found == adapter.replaced().end() ? nullptr : &found->second;
+  }
+  const auto found = adapter.low_rank().find(module_of(p.name));
+  if (found == adapter.low_rank().end()) return nullptr;
+  return p.name.ends_with(kA) ? &found->second.a : &found->second.b;
+}
+
+void copy_checked(const at::Tensor& to, const io::TensorView& from, const std::string& name, const io::Adapter& adapter) {
+  if (to.sizes() != at::IntArrayRef(from.shape)) {
+    input_error("{}: '{}' has shape {}, {} is needed", adapter.folder().string(), name, io::shape_text(from.shape),
+                io::shape_text(to.sizes().vec()));
+  }
+  to.copy_(model::as_tensor(from));
+}
+
+std::vector<Kind> kinds_of(const std::vector<std::string>& also) {
+  std::vector<Kind> kinds;
+  for (const std::string& name : also) {
+    kinds.push_back(name == "embed" ? Kind::embed : name == "norm" ? Kind::norm : Kind::lm_head);
+  }
+  return kinds;
+}
+
+}  // namespace
+
+void attach(model::Llama& llama, const io::Adapter& adapter) {
+  llama.add_lora(
+      [&](const std::string& module) -> std::optional<model::LoraShape> {
+        const auto found = adapter.low_rank().find(module);
+        if (found == adapter.low_rank().end()) return std::nullopt;
+        return model::LoraShape{found->second.rank, found->second.scale};
+      },
+      0, 0);
+  for (Parameter* p : llama.parameters()) {
+    if (p->kind == Kind::lora) {
+      copy_checked(p->master, *find(adapter, *p), p->name, adapter);
+      p->sync();
+    } else if (const io::TensorView* view = find(adapter, *p)) {
+      copy_checked(p->value, *view, p->name, adapter);
+    } else if (p->kind == Kind::embed && adapter.low_rank().contains("model.embed_tokens")) {
+      const io::Adapter::LowRank& lora = adapter.low_rank().at("model.embed_tokens");
+      const at::Tensor a = model::as_tensor(lora.a).to(at::kFloat), b = model::as_tensor(lora.b).to(at::kFloat);
+      p->value.copy_(p->value.to(at::kFloat) + at::mm(a.t(), b.t()) * lora.scale);  // [vocab, r] [r, hidden]
+    }
+  }
+}
+
+void make_trainable(model::Llama& llama, const recipe::Tune& tune, uint64_t seed) {
+  if (tune.mode == "full") {
+    llama.train_everything();
+    return;
+  }
+  const double rank = static_cast<double>(tune.rank);
+  const model::LoraShape shape{tune.rank, tune.rslora ? tune.alpha / std::sqrt(rank) : tune.alpha / rank};
+  const std::set<std::string> targets(tune.targets.begin(), tune.targets.end());
+  llama.add_lora(
+      [&](const std::string& module) {
+        const std::string last = module.substr(module.rfind('.') + 1);
+        return targets.contains(last) ? std::optional(shape) : std::nullopt;
+      },
+      tune.dropout, seed);
+  llama.train_kinds(kinds_of(tune.also));
+}
+
+void load_trained(model::Llama& llama, const io::Adapter& adapter) {
+  size_t used = 0;
+  for (Parameter* p : llama.trainable()) {
+    const io::TensorView* view = find(adapter, *p);
+    if (view == nullptr) input_error("{}: holds nothing for '{}', which this run trains", adapter.folder().string(), p->name);
+    copy_checked(p->master, *view, p->name, adapter);
+    p->sync();
+    ++used;
+  }
+  const bool head_written_twice = llama.config().tie_embeddings && adapter.replaced().contains("lm_head.weight");
+  const size_t there = 2 * adapter.low_rank().size() + adapter.replaced().size() - (head_written_twice ? 1 : 0);
+  if (used != there) {
+    input_error("{}: holds {} tensors, this run trains {} of them; tune.targets and tune.also must be the adapter's",
+                adapter.folder().string(), there, used);
+  }
+}
+
+void save_adapter(const std::filesystem::path& folder, model::Llama& llama, const recipe::Tune& tune,
+                  const std::string& base_model, at::ScalarType whole) {
+  std::vector<std::string> also = tune.also;
+  std::vector<io::TensorSource> sources;
+  for (const Parameter* p : llama.trainable()) {
+    sources.push_back(model::source(io::adapter_name(p->name), p->master, p->kind == Kind::lora ? at::kFloat : whole));
+    if (p->kind == Kind::embed && llama.config().tie_embeddings) {
+      sources.push_back(model::source(io::adapter_name("lm_head.weight"), p->master, whole));
+      also.push_back("lm_head");
+    }
+  }
+  io::AdapterConfig config;
+  config.rank = tune.rank;
+  config.alpha = tune.alpha;
+  config.rslora = tune.rslora;
+  config.dropout = tune.dropout;
+  config.targets = tune.targets;
+  config.modules_to_save = io::saved_modules(also);
+  config.base_model = base_model;
+  io::write_safetensors(folder / "adapter_model.safetensors", std::move(sources));
+  io::write_adapter_config(config, folder / "adapter_config.json");
+}
+
+}  // namespace longlora::adapt
