@@ -240,7 +240,6 @@ PrepareResult prepare(const text::Tokenizer& tokenizer, const PrepareOptions& op
     input_error("{}: the inputs hold no text ({} empty documents)", options.out.string(), result.empty);
   }
   result.complete ? writer.finish(position()) : writer.checkpoint(position());
-  progress.finish(speed());
   return result;
 }
 
