@@ -1,6 +1,7 @@
 // The loader: every row once an epoch, the same rows whatever micro is, and a resumed run sees what it would
 // have seen.
 #include <catch2/catch.hpp>
+#include <numeric>
 #include <set>
 
 #include "core/data/loader.h"

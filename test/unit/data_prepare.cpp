@@ -1,6 +1,7 @@
 // prepare: the token file holds the documents in order whatever the threads do, and stopping it changes
 // nothing.
 #include <catch2/catch.hpp>
+#include <cstring>
 
 #include "core/data/prepare.h"
 #include "core/io/token_file.h"

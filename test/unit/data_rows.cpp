@@ -1,5 +1,6 @@
 // From tokens to batches: every row against a reference that knows only the definition of the packing.
 #include <catch2/catch.hpp>
+#include <numeric>
 #include <set>
 
 #include "core/data/rows.h"

@@ -3,6 +3,7 @@
 #pragma once
 #include <zstd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <chrono>

@@ -1,6 +1,7 @@
 // Token files: what is read is what stands in the bytes, and a file that doesn't fit is refused with the
 // numbers.
 #include <catch2/catch.hpp>
+#include <limits>
 
 #include "core/io/token_file.h"
 #include "test/unit/data_support.h"
