@@ -1,6 +1,7 @@
 #include "core/base/signal.h"
 
 #include <csignal>
+#include <initializer_list>
 
 namespace longlora {
 namespace {

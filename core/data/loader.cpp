@@ -1,5 +1,6 @@
 #include "core/data/loader.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"

@@ -1,5 +1,6 @@
 #include "core/data/prepare.h"
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
@@ -8,6 +9,7 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>
+#include <utility>
 
 #include "core/base/error.h"
 #include "core/base/progress.h"
@@ -240,7 +242,6 @@ PrepareResult prepare(const text::Tokenizer& tokenizer, const PrepareOptions& op
     input_error("{}: the inputs hold no text ({} empty documents)", options.out.string(), result.empty);
   }
   result.complete ? writer.finish(position()) : writer.checkpoint(position());
-  progress.finish(speed());
   return result;
 }
 

@@ -1,5 +1,6 @@
 #include "core/data/reader.h"
 
+#include <algorithm>
 #include <istream>
 #include <nlohmann/json.hpp>
 

@@ -1,5 +1,6 @@
 #include "core/data/rows.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "core/base/error.h"

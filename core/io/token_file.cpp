@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
