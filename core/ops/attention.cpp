@@ -24,6 +24,7 @@ AttentionBackend resolve(AttentionBackend backend, const at::Tensor& q, const Gr
   if (backend == AttentionBackend::automatic) return pick_backend(q, plan);
   const char* objection = nullptr;
   if (backend == AttentionBackend::sdpa) objection = sdpa::objection(q, plan);
+  if (backend == AttentionBackend::cpu) objection = cpu_attention::objection(q);
   if (objection != nullptr) {
     usage_error("attention.backend \"{}\" cannot be used here: {}; choose \"auto\"", to_string(backend), objection);
   }
@@ -55,6 +56,7 @@ const char* to_string(AttentionBackend backend) {
 }
 
 AttentionBackend pick_backend(const at::Tensor& q, const GroupPlan& plan) {
+  if (cpu_attention::objection(q) == nullptr) return AttentionBackend::cpu;
   if (sdpa::objection(q, plan) == nullptr) return AttentionBackend::sdpa;
   return AttentionBackend::reference;
 }
@@ -80,6 +82,8 @@ void attention_forward_into(const at::Tensor& q, const at::Tensor& k, const at::
   switch (resolve(backend, q, plan)) {
     case AttentionBackend::sdpa:
       return sdpa::forward(arguments);
+    case AttentionBackend::cpu:
+      return cpu_attention::forward(arguments);
     default:
       return reference::forward(arguments);
   }
@@ -94,6 +98,8 @@ void attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::T
   switch (resolve(backend, q, plan)) {
     case AttentionBackend::sdpa:
       return sdpa::backward(arguments);
+    case AttentionBackend::cpu:
+      return cpu_attention::backward(arguments);
     default:
       return reference::backward(arguments);
   }

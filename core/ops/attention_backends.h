@@ -41,4 +41,11 @@ void forward(const AttentionForward& a);
 void backward(const AttentionBackward& a);
 }  // namespace sdpa
 
+namespace cpu_attention {
+// Why the CPU kernels cannot do this; null when they can.
+[[nodiscard]] const char* objection(const at::Tensor& q);
+void forward(const AttentionForward& a);
+void backward(const AttentionBackward& a);
+}  // namespace cpu_attention
+
 }  // namespace longlora::ops

@@ -154,7 +154,7 @@ std::vector<at::ScalarType> types_of(AttentionBackend) {
 
 TEST_CASE("attention backends agree with softmax attention written out", "[attention]") {
   const uint64_t seed = std::random_device()();
-  for (const auto backend : {AttentionBackend::reference, AttentionBackend::sdpa}) {
+  for (const auto backend : {AttentionBackend::reference, AttentionBackend::sdpa, AttentionBackend::cpu}) {
     for (const at::ScalarType type : types_of(backend)) {
       for (const Case& c : kCases) compare(c, type, backend, seed);
     }
@@ -163,7 +163,7 @@ TEST_CASE("attention backends agree with softmax attention written out", "[atten
 
 TEST_CASE("attention with a sliding window agrees with the mask written out", "[attention]") {
   const uint64_t seed = std::random_device()();
-  for (const auto backend : {AttentionBackend::reference, AttentionBackend::automatic}) {
+  for (const auto backend : {AttentionBackend::reference, AttentionBackend::cpu}) {
     for (const at::ScalarType type : types_of(backend)) {
       for (const Case& c : kWindows) compare(c, type, backend, seed);
     }

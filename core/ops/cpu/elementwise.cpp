@@ -1,5 +1,6 @@
 // RMSNorm, rotary embedding, SwiGLU and cross-entropy on the CPU: one pass over memory each, vectorised by
 // the compiler. The mathematics stands beside the arguments in kernels.h.
+#include "core/ops/cpu/attention.h"
 #include "core/ops/cpu/element.h"
 
 namespace longlora::LONGLORA_CPU_NAMESPACE {
@@ -188,7 +189,11 @@ const cpu::Kernels& kernels() {
     rope,
     swiglu_forward,
     swiglu_backward,
-    cross_entropy
+    cross_entropy,
+    attention_forward,
+    attention_backward,
+    attention_forward_scratch,
+    attention_backward_scratch
   };
   return table;
 }

@@ -69,6 +69,38 @@ struct CrossEntropy {
   bool gradient;
 };
 
+// One matrix a head, [T, D] each, rows with innermost stride 1 inside a larger buffer. Strides in elements.
+struct HeadMatrix {
+  void* data;
+  int64_t token_stride, head_stride;
+};
+
+// Causal softmax attention (mathematics in core/ops/attention.h). Query head h reads KV head h / ratio.
+struct Attention {
+  HeadMatrix q, k, v;
+  HeadMatrix out;      // written by the forward pass, read by the backward pass
+  void* lse;           // [Hq, T] float32 (float64 for f64), likewise
+  int64_t lse_stride;  // from head to head
+  int64_t head_dim, ratio;
+  int64_t window;  // a query sees keys with query - key < window; 0: no limit
+  double scale;    // of the scores
+};
+
+struct AttentionBackward {
+  Attention forward;
+  HeadMatrix dout;        // [T, Hq, D]
+  HeadMatrix dq, dk, dv;  // written
+};
+
+// One piece of work: a segment and its queries [from, to) of one query head (forward), or the whole segment
+// for the query heads [head, head + heads) of one KV head (backward). Pieces write to separate places and may
+// run in any order.
+struct AttentionTask {
+  int64_t begin, end;  // the segment
+  int64_t from, to;    // queries of a forward task, begin <= from < to <= end
+  int64_t head, heads;
+};
+
 struct Kernels {
   const char* name;
   void (*rmsnorm_forward)(Element, const RmsNormForward&, int64_t begin, int64_t end);
@@ -77,7 +109,15 @@ struct Kernels {
   void (*swiglu_forward)(Element, const SwigluForward&, int64_t begin, int64_t end);
   void (*swiglu_backward)(Element, const SwigluBackward&, int64_t begin, int64_t end);
   void (*cross_entropy)(Element, const CrossEntropy&, int64_t begin, int64_t end);
+  // `scratch`: as many bytes as the functions below say, aligned to 64, of this thread's own.
+  void (*attention_forward)(Element, const Attention&, const AttentionTask&, void* scratch);
+  void (*attention_backward)(Element, const AttentionBackward&, const AttentionTask&, void* scratch);
+  int64_t (*attention_forward_scratch)(Element, int64_t head_dim);
+  int64_t (*attention_backward_scratch)(Element, int64_t head_dim, int64_t longest_segment);
 };
+
+// Most queries of a forward task.
+constexpr int64_t kAttentionQueries = 512;
 
 }  // namespace longlora::cpu
 

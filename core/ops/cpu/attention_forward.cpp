@@ -1,0 +1,253 @@
+// Attention, forward: out = softmax(q k^T * scale) v inside one segment, keys never ahead of queries.
+//
+// Scores are worked out turned, S^T = K Q^T, so that a query is a lane of a vector: maxima, sums and
+// rescaling of a query need no work across lanes, and the probabilities leave the registers in the form that
+// O^T += V^T P^T reads. Scores never reach memory. The running maximum of a query is only raised when a score
+// exceeds it by 2^kSlack: until then the probabilities are merely larger than 1, which costs no precision in
+// floating point.
+#include "core/ops/cpu/attention.h"
+#include "core/ops/cpu/attention_tile.h"
+
+namespace longlora::LONGLORA_CPU_NAMESPACE {
+namespace attention {
+namespace {
+
+constexpr int64_t kSpan = 512;  // keys that are packed at once
+constexpr int64_t kBlocks = cpu::kAttentionQueries / kColumns;
+constexpr double kSlack = 40;
+
+template <class T>
+class Forward {
+  using Op = Operand<T>;
+  using S = typename Op::S;
+  using Unit = typename Op::Unit;
+  static constexpr int kPair = Op::kPair, kLanes = Lanes<S>::kCount;
+
+ public:
+  Forward(const cpu::Attention& a, Scratch scratch) : a_(a), shape_{a.head_dim} {
+    rows_ = scratch.take<Unit>(kColumns * shape_.units);
+    pairs_ = scratch.take<Unit>(kColumns * shape_.units);
+    q_ = scratch.take<Unit>(kBlocks * kColumns * shape_.units);
+    k_ = scratch.take<Unit>(kSpan * shape_.units);
+    v_ = scratch.take<Unit>(kSpan * shape_.units);
+    p_ = scratch.take<Unit>(kKeys / kPair * kColumns);
+    o_ = scratch.take<S>(kBlocks * kColumns * shape_.wide);
+    top_ = scratch.take<S>(kBlocks * kColumns);
+    sum_ = scratch.take<S>(kBlocks * kColumns);
+    turned_ = scratch.take<S>(kColumns * shape_.wide);
+    used_ = scratch.used();
+  }
+  [[nodiscard]] int64_t used() const { return used_; }
+
+  void run(const cpu::AttentionTask& task) {
+    const int64_t kv = task.head / a_.ratio;
+    const int64_t blocks = (task.to - task.from + kColumns - 1) / kColumns;
+    start(task, blocks);
+    int64_t key = task.begin;
+    if (a_.window > 0 && task.from - a_.window + 1 > key) key = task.from - a_.window + 1;
+    for (; key < task.to; key += kSpan) {
+      const int64_t end = key + kSpan < task.to ? key + kSpan : task.to;
+      pack_keys(kv, key, end);
+      for (int64_t b = 0; b < blocks; ++b) {
+        select(task, b);
+        const int64_t stop = end < query_end_ ? end : query_end_;
+        for (int64_t tile = key; tile < stop; tile += kKeys) {
+          if (a_.window > 0 && query_ - (tile + kKeys - 1) >= a_.window) continue;
+          do_tile(tile, (tile - key) / kKeys, stop - tile < kKeys ? stop - tile : kKeys);
+        }
+      }
+    }
+    for (int64_t b = 0; b < blocks; ++b) {
+      select(task, b);
+      write(task.head);
+    }
+  }
+
+ private:
+  void start(const cpu::AttentionTask& task, int64_t blocks) {
+    const HeadRows<T> q = head_rows<T>(a_.q, task.head);
+    for (int64_t b = 0; b < blocks; ++b) {
+      select(task, b);
+      Pack<T>::rows(rows_, q, query_, query_end_ - query_, shape_);
+      Pack<T>::columns(q_block(), rows_, shape_);
+    }
+    for (int64_t i = 0; i < blocks * kColumns; ++i) {
+      top_[i] = static_cast<S>(kHidden);
+      sum_[i] = 0;
+    }
+    __builtin_memset(o_, 0, blocks * kColumns * shape_.wide * sizeof(S));
+  }
+
+  // Makes the task's block b of queries the current one.
+  void select(const cpu::AttentionTask& task, int64_t b) {
+    block_ = b;
+    query_ = task.from + b * kColumns;
+    query_end_ = query_ + kColumns < task.to ? query_ + kColumns : task.to;
+    vectors_ = (query_end_ - query_ + kLanes - 1) / kLanes;
+  }
+  Unit* q_block() { return q_ + block_ * kColumns * shape_.units; }
+  S* o_block() { return o_ + block_ * kColumns * shape_.wide; }
+
+  void pack_keys(int64_t kv, int64_t from, int64_t end) {
+    const HeadRows<T> k = head_rows<T>(a_.k, kv), v = head_rows<T>(a_.v, kv);
+    for (int64_t at = from, tile = 0; at < end; at += kKeys, ++tile) {
+      const int64_t count = end - at < kKeys ? end - at : kKeys;
+      Pack<T>::rows(k_ + tile * kKeys * shape_.units, k, at, count, shape_);
+      Pack<T>::rows(rows_, v, at, count, shape_);
+      Pack<T>::pairs(pairs_, rows_, shape_);
+      Pack<T>::turned(v_ + tile * kKeys * shape_.units, pairs_, shape_);
+    }
+  }
+
+  // The current queries against `keys` keys from token `key`, which lie packed as tile `tile`.
+  void do_tile(int64_t key, int64_t tile, int64_t keys) {
+    k_tile_ = k_ + tile * kKeys * shape_.units;
+    v_tile_ = v_ + tile * kKeys * shape_.units;
+    key_ = key;
+    done_ = 0;
+    diagonal_ = key + keys - 1 > query_;
+    const bool masked = diagonal_ || (a_.window > 0 && query_end_ - 1 - key >= a_.window);
+    if (diagonal_) __builtin_memset(p_, 0, kKeys / kPair * kColumns * sizeof(Unit));
+    for (int64_t row = 0; row < keys; row += kRowGroup) {
+      const int64_t ahead = key + row - query_;  // queries before this one see none of these keys
+      for (int64_t v = ahead > 0 ? ahead / kLanes : 0, to; v < vectors_; v = to) {
+        to = (v / kPanel + 1) * kPanel < vectors_ ? (v / kPanel + 1) * kPanel : vectors_;
+        with_vectors(to - v, [&]<int n>() {
+          for (int64_t r = row; r < row + kRowGroup; r += kRows<n>) {
+            if (masked)
+              scores<kRows<n>, n, true>(r, v);
+            else
+              scores<kRows<n>, n, false>(r, v);
+          }
+        });
+      }
+    }
+    add_values(round_up(keys, kRowGroup));
+  }
+
+  // Probabilities of rows [row, row + rows) of the tile for n vectors of queries from vector `first`, into
+  // p_.
+  template <int rows, int n, bool masked>
+  void scores(int64_t row, int64_t first) {
+    Vec<S> s[rows][n] = {};
+    multiply<T, rows, n>(s, k_tile_ + row * shape_.units, shape_.units, q_block() + first * kLanes, kColumns,
+                         shape_.depth);
+    if constexpr (masked) hide<S>(s, query_ + first * kLanes, key_ + row, a_.window);
+    const S scale = static_cast<S>(a_.scale * 1.4426950408889634);  // exponentials are powers of two
+    S* top = top_ + block_ * kColumns + first * kLanes;
+    S* sum = sum_ + block_ * kColumns + first * kLanes;
+    Vec<S> best[n];
+    int raise = 0;
+    for (int v = 0; v < n; ++v) {
+      best[v] = s[0][v];
+      for (int r = 1; r < rows; ++r) best[v] = larger<S>(best[v], s[r][v]);
+      best[v] *= scale;
+      raise |= exceeds<S>(best[v], load_vector(top + v * kLanes) + static_cast<S>(kSlack));
+    }
+    if (__builtin_expect(raise != 0, 0)) {
+      add_values(row);
+      for (int v = 0; v < n; ++v) raise_top(first + v, best[v]);
+    }
+    for (int v = 0; v < n; ++v) {
+      const Vec<S> base = load_vector(top + v * kLanes);
+      Vec<S> total = load_vector(sum + v * kLanes);
+      for (int r = 0; r < rows; r += 2) {
+        const Vec<S> even = exp2<Op::kExpDegree>(s[r][v] * scale - base);
+        const Vec<S> odd = exp2<Op::kExpDegree>(s[r + 1][v] * scale - base);
+        total += even + odd;
+        Op::store_rows(p_ + (row + r) / kPair * kColumns + (first + v) * kLanes, kColumns, even, odd);
+      }
+      store_vector(sum + v * kLanes, total);
+    }
+  }
+
+  // O^T += V^T P^T for rows [done_, row) of the tile. On the diagonal the left half of the queries sees fewer
+  // keys.
+  void add_values(int64_t row) {
+    constexpr int64_t half = kColumns / 2;
+    if (row == done_) return;
+    const auto add = [&](int64_t column, int64_t vectors, int64_t end) {
+      if (end <= done_ || vectors <= 0) return;
+      accumulate<T>(o_block() + column, kColumns, v_tile_ + done_ / kPair, kKeys / kPair,
+                    p_ + done_ / kPair * kColumns + column, kColumns, shape_.wide, vectors,
+                    (end - done_) / kPair, [](int64_t) { return 0; });
+    };
+    const int64_t seen = query_ + half - key_;  // keys that the left half sees
+    if (diagonal_ && seen < row) {
+      const int64_t end = seen > 0 ? round_up(seen, kRowGroup) : 0;
+      add(0, half / kLanes < vectors_ ? half / kLanes : vectors_, end < row ? end : row);
+      add(half, vectors_ - half / kLanes, row);
+    } else {
+      add(0, vectors_, row);
+    }
+    done_ = row;
+  }
+
+  void raise_top(int64_t vector, const Vec<S>& best) {
+    S* top = top_ + block_ * kColumns + vector * kLanes;
+    S* sum = sum_ + block_ * kColumns + vector * kLanes;
+    const Vec<S> before = load_vector(top), after = larger<S>(before, best);
+    const Vec<S> shrink = exp2<Op::kExpDegree>(before - after);
+    store_vector(top, after);
+    store_vector(sum, load_vector(sum) * shrink);
+    for (int64_t i = 0; i < shape_.wide; ++i) {
+      S* o = o_block() + i * kColumns + vector * kLanes;
+      store_vector(o, load_vector(o) * shrink);
+    }
+  }
+
+  void write(int64_t head) {
+    const HeadRows<T> out = head_rows<T>(a_.out, head);
+    S* lse = static_cast<S*>(a_.lse) + head * a_.lse_stride;
+    for (int64_t v = 0; v < vectors_; ++v) {
+      S* sum = sum_ + block_ * kColumns + v * kLanes;
+      const Vec<S> total = load_vector(sum);
+      const Vec<S> logarithm = (load_vector(top_ + block_ * kColumns + v * kLanes) + log2(total)) *
+                               static_cast<S>(0.6931471805599453);
+      for (int64_t i = 0; i < shape_.wide; ++i) {
+        S* o = o_block() + i * kColumns + v * kLanes;
+        store_vector(o, load_vector(o) / total);
+      }
+      store_vector(sum, logarithm);
+    }
+    transpose(turned_, shape_.wide, o_block(), kColumns, shape_.wide, vectors_ * kLanes);
+    for (int64_t t = query_; t < query_end_; ++t) {
+      lse[t] = sum_[block_ * kColumns + t - query_];
+      const S* row = turned_ + (t - query_) * shape_.wide;
+      T* to = out[t];
+      for (int64_t i = 0; i < shape_.d; ++i) store(to[i], row[i]);
+    }
+  }
+
+  const cpu::Attention& a_;
+  const Shape<T> shape_;
+  Unit *rows_, *pairs_;  // one tile on its way to another form
+  Unit *q_, *k_, *v_;    // Q^T [blocks][units][64]; K [tiles][64][units]; V^T [tiles][D][64 / pair]
+  Unit* p_;              // P^T of one tile [64 / pair][64]
+  S *o_, *top_, *sum_;   // O^T [blocks][D][64]; running maximum (in powers of two) and sum [blocks][64]
+  S* turned_;
+  int64_t used_;
+
+  int64_t block_ = 0, query_ = 0, query_end_ = 0, vectors_ = 0;  // the current queries
+  const Unit *k_tile_ = nullptr, *v_tile_ = nullptr;             // the current keys
+  int64_t key_ = 0, done_ = 0;                                   // rows before done_ are added to O
+  bool diagonal_ = false;
+};
+
+}  // namespace
+}  // namespace attention
+
+void attention_forward(cpu::Element element, const cpu::Attention& a, const cpu::AttentionTask& task,
+                       void* scratch) {
+  with_element(element, [&]<class T>() { attention::Forward<T>(a, attention::Scratch(scratch)).run(task); });
+}
+
+int64_t attention_forward_scratch(cpu::Element element, int64_t head_dim) {
+  int64_t bytes = 0;
+  const cpu::Attention shape = {{}, {}, {}, {}, nullptr, 0, head_dim, 1, 0, 1};
+  with_element(element,
+               [&]<class T>() { bytes = attention::Forward<T>(shape, attention::Scratch(nullptr)).used(); });
+  return bytes;
+}
+
+}  // namespace longlora::LONGLORA_CPU_NAMESPACE
