@@ -16,6 +16,9 @@ namespace {
 // clang-format off
 std::vector<Verb> verbs() {
   return {
+      train_verb(),
+      eval_ppl_verb(),
+      generate_verb(),
       prepare_verb(),
       recipe_verb(),
   };
@@ -106,6 +109,7 @@ Exit dispatch(int argc, char** argv) {
 int main(int argc, char** argv) {
   using longlora::Exit;
   longlora::install_signal_handlers();
+  const c10::InferenceMode no_autograd;  // the backward passes are written out
   try {
     return static_cast<int>(longlora::cmd::dispatch(argc, argv));
   } catch (const longlora::Error& error) {

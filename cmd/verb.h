@@ -22,6 +22,9 @@ struct Verb {
 };
 
 // One function a verb, each in the file of its name.
+Verb train_verb();
+Verb eval_ppl_verb();
+Verb generate_verb();
 Verb prepare_verb();
 Verb recipe_verb();
 

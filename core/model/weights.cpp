@@ -35,8 +35,11 @@ Llama load_llama(const std::filesystem::path& folder, const Config& config, at::
   Progress progress("loading", store.total_bytes(), "bytes");
   int64_t done = 0;
   for (Parameter* p : parameters) {
-    if (!store.contains(p->name)) input_error("{}: tensor '{}' is missing", folder.string(), p->name);
-    const io::TensorView& view = store.at(p->name);
+    // A head that was tied in the file and is not in `config` starts from the embedding.
+    const bool untied = p->kind == Kind::lm_head && !store.contains(p->name);
+    const std::string name = untied ? "model.embed_tokens.weight" : p->name;
+    if (!store.contains(name)) input_error("{}: tensor '{}' is missing", folder.string(), name);
+    const io::TensorView& view = store.at(name);
     if (p->value.sizes() != at::IntArrayRef(view.shape)) {
       input_error("{}: tensor '{}' has shape {}, config.json says {}", folder.string(), p->name,
                   io::shape_text(view.shape), io::shape_text(p->value.sizes().vec()));

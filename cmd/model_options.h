@@ -1,0 +1,20 @@
+// The options that verbs share that open a model, and where their results go.
+#pragma once
+#include "cmd/verb.h"
+#include "core/adapt/open_model.h"
+
+namespace longlora::cmd {
+
+void declare_model_options(cxxopts::Options& options);
+[[nodiscard]] adapt::OpenOptions model_options(const cxxopts::ParseResult& arguments);
+
+// The value of an option that must be given; exit 2 naming verb and option otherwise.
+[[nodiscard]] std::string required(const cxxopts::ParseResult& arguments, const std::string& verb, const std::string& option);
+
+// "64,128,256" -> numbers of at least `least`; exit 2 otherwise.
+[[nodiscard]] std::vector<int64_t> parse_list(const std::string& option, const std::string& text, int64_t least);
+
+// Writes machine-readable results to a file, or to standard output for "-".
+void write_result(const std::string& target, const std::string& json);
+
+}  // namespace longlora::cmd

@@ -1,0 +1,33 @@
+// `longlora train`: continued pre-training on long text.
+#include <unordered_set>
+
+#include "cmd/verb.h"
+#include "core/recipe/read.h"
+#include "core/train/trainer.h"
+
+namespace longlora::cmd {
+namespace {
+
+void declare(cxxopts::Options& options) {
+  options.add_options()("resume", "go on from the newest checkpoint in checkpoint.dir");
+}
+
+Exit run(const cxxopts::ParseResult& arguments) {
+  const std::vector<std::string>& words = arguments.unmatched();
+  if (words.empty()) usage_error("train: which recipe? usage: longlora train RECIPE [key=value ...]");
+  const recipe::Recipe recipe = recipe::read(words.front(), std::span(words).subspan(1), recipe::Use::train);
+  return train::train(recipe, arguments.count("resume") > 0);
+}
+
+}  // namespace
+
+Verb train_verb() {
+  return {"train", "continue pre-training on long text: LoRA + embedding + norms, LoRA, or full", "RECIPE [key=value ...]",
+          "RECIPE is a JSON file with comments or the name of a shipped one ('longlora recipe ls').\n"
+          "Any key can be overridden: longlora train my.json optimizer.lr=1e-4 context.length=16384\n"
+          "Writes under checkpoint.dir: metrics.jsonl, recipe.resolved.json, step-N/ checkpoints, TensorBoard events\n"
+          "and, at the end, final/ (the adapter, or the model with tune.mode full). Ctrl-C saves and exits with 75.",
+          declare, run};
+}
+
+}  // namespace longlora::cmd

@@ -1,0 +1,30 @@
+// A model for evaluation or generation: a folder, perhaps with an adapter on it, at the context that its settings cover.
+#pragma once
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "core/model/llama.h"
+#include "core/text/tokenizer.h"
+
+namespace longlora::adapt {
+
+struct OpenOptions {
+  std::filesystem::path model, adapter;  // adapter may be empty
+  std::string dtype = "auto";            // auto: as the weights are stored
+  std::string device = "auto";
+  std::string rope;  // "linear:4": other RoPE settings than the model's own; empty: the model's, or the adapter's
+};
+
+struct OpenedModel {
+  std::unique_ptr<model::Llama> llama;
+  std::shared_ptr<const text::Tokenizer> tokenizer;  // null when the folder has none
+};
+
+// An adapter brings its context settings (longlora.json) and must fit the model: exit 3 naming what does not.
+[[nodiscard]] OpenedModel open_model(const OpenOptions& options);
+
+// Exit 2 when `length` tokens are more than the model's RoPE settings cover, naming the ways out, unless `beyond`.
+void check_covered(const model::Config& config, int64_t length, bool beyond);
+
+}  // namespace longlora::adapt

@@ -1,0 +1,38 @@
+#include "core/model/device.h"
+
+#include <ATen/Context.h>
+#include <dlfcn.h>
+
+#include <filesystem>
+
+#include "core/base/error.h"
+#include "core/ops/cpu_kernels.h"
+
+namespace longlora::model {
+namespace {
+
+// The reason why there is no GPU, or "".
+std::string load_cuda() {
+  if (!std::filesystem::exists("/proc/driver/nvidia/version")) return "no NVIDIA driver is loaded";
+  // Registers its kernels with the dispatcher as it loads; found by the program's run path. Never unloaded.
+  if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) return dlerror();
+  if (!at::hasCUDA()) return "LibTorch finds no usable GPU";
+  return "";
+}
+
+}  // namespace
+
+at::Device open_device(const std::string& name) {
+  if (name == "cpu") return at::kCPU;
+  const std::string reason = load_cuda();
+  if (reason.empty()) return at::Device(at::kCUDA, 0);
+  if (name == "cuda") usage_error("model.device is cuda, but: {}", reason);
+  return at::kCPU;
+}
+
+std::string describe_device(const at::Device& device) {
+  if (device.is_cpu()) return fmt::format("CPU, {} threads, {} kernels", at::get_num_threads(), ops::cpu_kernels().name);
+  return fmt::format("GPU {}", static_cast<int>(device.index()));
+}
+
+}  // namespace longlora::model

@@ -1,0 +1,17 @@
+// Where the model lives, and what has to be set up once before the first tensor.
+#pragma once
+#include <ATen/ATen.h>
+
+#include <string>
+
+namespace longlora::model {
+
+// "cpu", "cuda", or "auto": the first GPU where there is one. On a machine with a GPU LibTorch's CUDA library is loaded
+// from beside its CPU library here and not before: the program starts quickly and runs on machines without CUDA.
+// Exit 2 when a GPU is asked for and cannot be had, with the reason.
+[[nodiscard]] at::Device open_device(const std::string& name);
+
+// "NVIDIA H200", or "CPU, 2 threads, avx512 kernels".
+[[nodiscard]] std::string describe_device(const at::Device& device);
+
+}  // namespace longlora::model

@@ -1,0 +1,154 @@
+#include "core/train/checkpoint.h"
+
+#include <algorithm>
+#include <charconv>
+#include <map>
+
+#include "core/adapt/adapter_model.h"
+#include "core/base/error.h"
+#include "core/base/file.h"
+#include "core/base/hash.h"
+#include "core/base/log.h"
+#include "core/model/tensors.h"
+#include "core/recipe/print.h"
+
+namespace longlora::train {
+namespace {
+
+constexpr const char* kState = "state.json";
+constexpr const char* kOptimizer = "optimizer.safetensors";
+
+// The step of a folder named step-N, or -1.
+int64_t step_of(const fs::path& folder) {
+  const std::string name = folder.filename().string();
+  int64_t step = -1;
+  if (!name.starts_with("step-")) return -1;
+  const auto [end, fault] = std::from_chars(name.data() + 5, name.data() + name.size(), step);
+  return fault == std::errc() && end == name.data() + name.size() ? step : -1;
+}
+
+// Complete checkpoints, oldest first. What is not complete has another name (core/base/file.h).
+std::map<int64_t, fs::path> checkpoints(const fs::path& dir) {
+  std::map<int64_t, fs::path> found;
+  std::error_code ec;
+  for (const auto& entry : fs::directory_iterator(dir, ec)) {
+    const int64_t step = step_of(entry.path());
+    if (step >= 0 && fs::exists(entry.path() / kState)) found[step] = entry.path();
+  }
+  return found;
+}
+
+std::string hash_of(const fs::path& file) {
+  const MappedFile map(file);
+  return fingerprint({reinterpret_cast<const char*>(map.bytes().data()), map.bytes().size()});
+}
+
+void save_moments(const AdamW& optimizer, const fs::path& file) {
+  std::vector<io::TensorSource> sources;
+  for (size_t i = 0; i < optimizer.parameters().size(); ++i) {
+    const std::string& name = optimizer.parameters()[i]->name;
+    const auto type = optimizer.first()[i].scalar_type();
+    sources.push_back(model::source(name + ".first", optimizer.first()[i], type));
+    sources.push_back(model::source(name + ".second", optimizer.second()[i], type));
+  }
+  io::write_safetensors(file, std::move(sources));
+}
+
+void load_moments(AdamW& optimizer, const fs::path& file) {
+  const io::TensorStore store(file);
+  for (size_t i = 0; i < optimizer.parameters().size(); ++i) {
+    const std::string& name = optimizer.parameters()[i]->name;
+    optimizer.first()[i].copy_(model::as_tensor(store.at(name + ".first")));
+    optimizer.second()[i].copy_(model::as_tensor(store.at(name + ".second")));
+  }
+}
+
+void flatten(const nlohmann::ordered_json& json, const std::string& path, std::map<std::string, std::string>& out) {
+  if (!json.is_object()) {
+    out[path] = json.dump();
+    return;
+  }
+  for (const auto& [key, value] : json.items()) flatten(value, path.empty() ? key : path + "." + key, out);
+}
+
+// The same run may log and keep checkpoints differently when it goes on; anything else would make it another run.
+void check_same_recipe(const nlohmann::ordered_json& saved, const recipe::Recipe& recipe) {
+  std::map<std::string, std::string> before, now;
+  flatten(saved, "", before);
+  flatten(nlohmann::ordered_json::parse(recipe::to_json(recipe)), "", now);
+  std::string differences;
+  for (const auto& [key, value] : now) {
+    if (key.starts_with("log.") || key.starts_with("checkpoint.") || before[key] == value) continue;
+    differences += fmt::format("\n  {}: {} now, {} in the checkpoint", key, value, before[key]);
+  }
+  if (!differences.empty()) usage_error("--resume goes on with the recipe that the run began with, but:{}", differences);
+}
+
+}  // namespace
+
+void save_checkpoint(const recipe::Recipe& recipe, const RunState& state, const AdamW& optimizer,
+                     const SaveModel& save_model) {
+  const fs::path dir = recipe.checkpoint.dir;
+  const fs::path target = dir / fmt::format("step-{}", state.step);
+  if (fs::exists(target / kState)) return;  // saved by the run that this one resumed
+  AtomicFolder folder(target, true);
+  save_model(folder.path(), at::kFloat);
+  save_moments(optimizer, folder.path() / kOptimizer);
+  nlohmann::ordered_json json = {{"format", 1},
+                                 {"step", state.step},
+                                 {"tokens", state.tokens},
+                                 {"cursor", state.cursor},
+                                 {"recipe", nlohmann::ordered_json::parse(recipe::to_json(recipe))},
+                                 {"files", nlohmann::ordered_json::object()}};
+  std::vector<fs::path> files(fs::directory_iterator(folder.path()), {});
+  std::sort(files.begin(), files.end());
+  for (const fs::path& file : files) {
+    if (fs::is_regular_file(file)) json["files"][file.filename().string()] = hash_of(file);
+  }
+  write_file_atomically(folder.path() / kState, json.dump(2) + "\n");
+  folder.commit();
+
+  auto all = checkpoints(dir);
+  while (recipe.checkpoint.keep > 0 && static_cast<int64_t>(all.size()) > recipe.checkpoint.keep) {
+    std::error_code ec;
+    fs::remove_all(all.begin()->second, ec);
+    if (ec) log::warn("{}: an old checkpoint could not be removed: {}", all.begin()->second.string(), ec.message());
+    all.erase(all.begin());
+  }
+}
+
+std::optional<fs::path> newest_checkpoint(const fs::path& dir) {
+  const auto all = checkpoints(dir);
+  return all.empty() ? std::nullopt : std::optional(all.rbegin()->second);
+}
+
+RunState load_checkpoint(const fs::path& folder, const recipe::Recipe& recipe, model::Llama& llama, AdamW& optimizer) {
+  RunState state;
+  try {
+    const auto json = nlohmann::ordered_json::parse(read_file(folder / kState));
+    check_same_recipe(json.at("recipe"), recipe);
+    for (const auto& [name, hash] : json.at("files").items()) {
+      if (hash_of(folder / name) != hash.get<std::string>()) {
+        input_error("{}: is damaged (its contents do not match {}); remove the folder to resume from an older checkpoint",
+                    (folder / name).string(), kState);
+      }
+    }
+    state = {json.at("step"), json.at("tokens"), nlohmann::json::parse(json.at("cursor").dump())};
+  } catch (const nlohmann::json::exception& error) {
+    input_error("{}: {}", (folder / kState).string(), error.what());
+  }
+  if (recipe.tune.mode == "lora") {
+    adapt::load_trained(llama, io::Adapter(folder));
+  } else {
+    const io::TensorStore store(folder);
+    for (model::Parameter* p : llama.trainable()) {
+      p->master.copy_(model::as_tensor(store.at(p->name)));
+      p->sync();
+    }
+  }
+  load_moments(optimizer, folder / kOptimizer);
+  optimizer.set_steps(state.step);
+  return state;
+}
+
+}  // namespace longlora::train

@@ -1,0 +1,44 @@
+// Checkpoints of a training run: folders DIR/step-N that are complete or absent.
+//
+//   adapter_config.json, adapter_model.safetensors   what is trained, in float32: a PEFT adapter that other tools read
+//   (or config.json, model.safetensors               with tune.mode full: the model)
+//   longlora.json                                    context settings
+//   optimizer.safetensors                            both moments of every trained tensor
+//   state.json                                       step, data cursor, recipe, and a hash of every other file
+//
+// Everything random in a run is derived from its seed and the step, so there is no generator state to keep.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+
+#include <nlohmann/json.hpp>
+
+#include "core/model/llama.h"
+#include "core/recipe/recipe.h"
+#include "core/train/adamw.h"
+
+namespace longlora::train {
+
+struct RunState {
+  int64_t step = 0;    // optimizer steps done
+  int64_t tokens = 0;  // trained on so far
+  nlohmann::json cursor;  // data::Loader::save()
+};
+
+// Writes what others can use of the model (an adapter or a model folder, in the given dtype) into an existing folder.
+using SaveModel = std::function<void(const std::filesystem::path& folder, at::ScalarType whole)>;
+
+// Writes DIR/step-N, then removes the oldest ones beyond `keep` (0 keeps all).
+void save_checkpoint(const recipe::Recipe& recipe, const RunState& state, const AdamW& optimizer, const SaveModel& save_model);
+
+// The newest complete checkpoint of the folder; empty when there is none.
+[[nodiscard]] std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& dir);
+
+// Reads one back into the trained parameters and the optimizer. Exit 3 when a file does not match its hash; exit 2 when
+// the recipe differs from the run's in anything but logging and checkpointing, naming the keys.
+[[nodiscard]] RunState load_checkpoint(const std::filesystem::path& folder, const recipe::Recipe& recipe,
+                                       model::Llama& llama, AdamW& optimizer);
+
+}  // namespace longlora::train

@@ -1,0 +1,38 @@
+// From a recipe to what the training loop works on: data, model, what is trained. Everything that can be wrong is found
+// here, the cheap checks first, before anything large is loaded.
+#pragma once
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "core/data/loader.h"
+#include "core/model/extend.h"
+#include "core/model/llama.h"
+#include "core/recipe/recipe.h"
+#include "core/train/memory_plan.h"
+
+namespace longlora::train {
+
+struct Setup {
+  recipe::Recipe recipe;       // with context.length filled in
+  model::Extension extension;  // the model's config at the context asked for
+  at::ScalarType dtype;
+  at::Device device;
+  std::shared_ptr<const data::Rows> rows;
+  std::vector<data::Batch> validation;  // empty: no validation asked for
+  std::string base_fingerprint;         // of model.path; empty with model.init
+  std::unique_ptr<model::Llama> llama;
+  MemoryPlan memory;
+
+  // S2-Attn group in tokens; 0 for attention.pattern full.
+  [[nodiscard]] int64_t group() const;
+  // Whether step `step` (from 0) attends in groups: the last attention.finish of the steps does not.
+  [[nodiscard]] bool grouped(int64_t step) const;
+};
+
+[[nodiscard]] Setup prepare_run(const recipe::Recipe& recipe);
+
+// The model or adapter as other tools read it, into an existing folder: weights, config, longlora.json, tokenizer files.
+void save_model(const Setup& setup, const std::filesystem::path& folder, at::ScalarType whole);
+
+}  // namespace longlora::train

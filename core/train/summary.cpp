@@ -1,0 +1,60 @@
+#include "core/train/summary.h"
+
+#include <map>
+
+#include "core/base/log.h"
+#include "core/base/progress.h"
+#include "core/base/version.h"
+#include "core/model/device.h"
+
+namespace longlora::train {
+namespace {
+
+std::string trained_line(model::Llama& llama) {
+  static const std::map<model::Kind, const char*> names = {{model::Kind::base, "weights"}, {model::Kind::lora, "LoRA"},
+                                                           {model::Kind::embed, "embedding"}, {model::Kind::norm, "norms"},
+                                                           {model::Kind::lm_head, "head"}};
+  std::map<model::Kind, int64_t> counts;
+  int64_t trained = 0, all = 0;
+  for (const model::Parameter* p : llama.parameters()) {
+    if (p->kind != model::Kind::lora) all += p->value.numel();
+    if (!p->trainable()) continue;
+    counts[p->kind] += p->value.numel();
+    trained += p->value.numel();
+  }
+  std::string line = fmt::format("{} of {} parameters ({:.2f}%):", format_count(static_cast<double>(trained)),
+                                 format_count(static_cast<double>(all)), 100.0 * static_cast<double>(trained) / static_cast<double>(all));
+  for (const auto& [kind, count] : counts) line += fmt::format(" {} {}", names.at(kind), format_count(static_cast<double>(count)));
+  return line;
+}
+
+std::string attention_line(const Setup& setup) {
+  const recipe::Attention& attention = setup.recipe.attention;
+  if (setup.group() == 0) return "full";
+  std::string line = fmt::format("S2, groups of {} tokens (half of the heads shifted by {})", setup.group(), setup.group() / 2);
+  if (attention.finish > 0) line += fmt::format("; the last {:.0f}% of the steps full", 100 * attention.finish);
+  return line;
+}
+
+}  // namespace
+
+void print_summary(const Setup& setup, int64_t resumed_step) {
+  const recipe::Recipe& r = setup.recipe;
+  const MemoryPlan& memory = setup.memory;
+  const auto bytes = [](int64_t n) { return format_bytes(static_cast<double>(n)); };
+  log::info("{}, {}", version_line(), model::describe_device(setup.device));
+  log::info("  model      {}, {}, {}", r.model.path.empty() ? r.model.init + " (random weights)" : r.model.path,
+            setup.extension.config.architecture, r.model.dtype);
+  log::info("  context    {} tokens; RoPE {}", r.context.length, setup.extension.description);
+  log::info("  attention  {}", attention_line(setup));
+  log::info("  trained    {}", trained_line(*setup.llama));
+  log::info("  data       {}", setup.rows->report().line());
+  log::info("  a step     {} sequences, {} tokens, in micro-batches of {}", r.batch.sequences,
+            format_count(static_cast<double>(r.batch.sequences * r.context.length)), r.batch.micro);
+  log::info("  steps      {}{}, lr {:g}, {}", r.schedule.steps,
+            resumed_step > 0 ? fmt::format(" (going on after step {})", resumed_step) : "", r.optimizer.lr, r.schedule.type);
+  log::info("  memory     about {}: weights {}, trained {}, kept for backward {}, work {}; recompute: {}", bytes(memory.total()),
+            bytes(memory.weights), bytes(memory.trained), bytes(memory.activations), bytes(memory.work), to_string(memory.recompute));
+}
+
+}  // namespace longlora::train

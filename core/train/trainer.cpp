@@ -1,0 +1,151 @@
+#include "core/train/trainer.h"
+
+#include <chrono>
+#include <cmath>
+
+#include "core/base/log.h"
+#include "core/base/random.h"
+#include "core/base/signal.h"
+#include "core/recipe/print.h"
+#include "core/train/adamw.h"
+#include "core/train/checkpoint.h"
+#include "core/train/schedule.h"
+#include "core/train/step_log.h"
+#include "core/train/summary.h"
+
+namespace longlora::train {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr uint64_t kDropout = 3, kOrder = 4;  // streams of the run's seed, beside those of setup.cpp
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// The run's folder must be new, or resumed; a killed run's half-written checkpoints are swept away.
+void open_folder(const recipe::Recipe& recipe, bool resume) {
+  const fs::path dir = recipe.checkpoint.dir;
+  if (resume && !newest_checkpoint(dir)) {
+    usage_error("--resume: {} holds no complete checkpoint; start without --resume, or name the run's folder", dir.string());
+  }
+  if (resume && fs::exists(dir / "final")) usage_error("--resume: the run in {} is finished, nothing is left to do", dir.string());
+  if (!resume && (fs::exists(dir / "metrics.jsonl") || fs::exists(dir / "final") || newest_checkpoint(dir))) {
+    usage_error("{} holds a run already; pass --resume to go on with it, or choose another checkpoint.dir", dir.string());
+  }
+  std::error_code ec;
+  fs::create_directories(dir, ec);
+  if (ec) fail("{}: cannot create the folder: {}", dir.string(), ec.message());
+  for (const auto& entry : fs::directory_iterator(dir)) {
+    if (entry.path().filename().string().starts_with(".step-")) fs::remove_all(entry.path(), ec);
+  }
+}
+
+// One optimizer step: all micro-batches, then the update.
+class Trainer {
+ public:
+  Trainer(Setup& setup, AdamW& optimizer) : setup_(setup), optimizer_(optimizer) {}
+
+  // The loss is the sum over tokens divided by the number of targets of the whole step, so that it does not depend on
+  // how the step is cut into micro-batches.
+  StepRecord step(const std::vector<data::Batch>& batches, int64_t step) {
+    const auto start = Clock::now();
+    const recipe::Recipe& recipe = setup_.recipe;
+    int64_t targets = 0, tokens = 0;
+    for (const data::Batch& batch : batches) {
+      targets += batch.target_count();
+      tokens += batch.size();
+    }
+    const model::AttentionPattern pattern{.group = setup_.grouped(step) ? setup_.group() : 0,
+                                          .backend = ops::parse_backend(recipe.attention.backend)};
+    const std::vector<model::Recompute> recompute(setup_.llama->config().layers, setup_.memory.recompute);
+    const double scale = 1.0 / static_cast<double>(std::max<int64_t>(1, targets));
+    StepRecord record{.step = step + 1, .loss = {}, .lr = learning_rate(recipe.schedule, recipe.optimizer.lr, step),
+                      .grad_norm = 0, .tokens = tokens, .tokens_per_s = 0, .valid_loss = {}};
+    for (size_t i = 0; i < batches.size(); ++i) {
+      const uint64_t dropout = derive_seed(static_cast<uint64_t>(recipe.seed), {kDropout, static_cast<uint64_t>(step), i}) | 1;
+      const at::Tensor losses = setup_.llama->forward_backward(batches[i], pattern, recompute, scale, dropout)
+                                    .to(at::kCPU, at::kFloat).contiguous();
+      record.loss.add(batches[i], losses.data_ptr<float>());
+      if (!std::isfinite(record.loss.total())) not_finite("loss", step, i, batches[i]);
+    }
+    record.grad_norm = optimizer_.step(record.lr);
+    if (!std::isfinite(record.grad_norm)) not_finite("gradient norm", step, batches.size() - 1, batches.back());
+    record.tokens_per_s = static_cast<double>(tokens) / seconds_since(start);
+    return record;
+  }
+
+  // Mean loss of the validation rows, always with full attention.
+  [[nodiscard]] double validate() const {
+    LossSum sum;
+    for (const data::Batch& batch : setup_.validation) {
+      const model::AttentionPattern pattern{.group = 0, .backend = ops::parse_backend(setup_.recipe.attention.backend)};
+      const at::Tensor losses = setup_.llama->token_losses(batch, pattern).to(at::kCPU, at::kFloat).contiguous();
+      sum.add(batch, losses.data_ptr<float>());
+    }
+    return sum.mean();
+  }
+
+ private:
+  [[noreturn]] void not_finite(const char* what, int64_t step, size_t micro, const data::Batch& batch) const {
+    fail("step {}: the {} is not finite (micro-batch {} of {} rows); the last checkpoint is untouched. Try a lower "
+         "optimizer.lr, more schedule.warmup_steps or a smaller optimizer.max_grad_norm, and check the data and the base "
+         "model with eval-ppl", step + 1, what, micro + 1, batch.rows);
+  }
+
+  Setup& setup_;
+  AdamW& optimizer_;
+};
+
+void save_final(const Setup& setup) {
+  AtomicFolder folder(fs::path(setup.recipe.checkpoint.dir) / "final", false);
+  save_model(setup, folder.path(), setup.dtype);
+  folder.commit();
+}
+
+}  // namespace
+
+Exit train(const recipe::Recipe& asked, bool resume) {
+  open_folder(asked, resume);
+  Setup setup = prepare_run(asked);
+  const recipe::Recipe& recipe = setup.recipe;
+  const fs::path dir = recipe.checkpoint.dir;
+  AdamW optimizer(setup.llama->trainable(), recipe.optimizer);
+  data::Loader loader(setup.rows, derive_seed(static_cast<uint64_t>(recipe.seed), {kOrder}), recipe.data.shuffle);
+
+  RunState state;
+  if (resume) {
+    state = load_checkpoint(*newest_checkpoint(dir), recipe, *setup.llama, optimizer);
+    loader.restore(state.cursor);
+  }
+  write_file_atomically(dir / "recipe.resolved.json", recipe::to_json(recipe));
+  print_summary(setup, state.step);
+
+  const auto save = [&] {
+    state.cursor = loader.save();
+    save_checkpoint(recipe, state, optimizer, [&](const fs::path& folder, at::ScalarType whole) { save_model(setup, folder, whole); });
+  };
+  Trainer trainer(setup, optimizer);
+  StepLog log(recipe, state.step);
+  while (state.step < recipe.schedule.steps) {
+    StepRecord record = trainer.step(loader.next_step(recipe.batch.sequences, recipe.batch.micro), state.step);
+    ++state.step;
+    state.tokens += record.tokens;
+    record.tokens = state.tokens;
+    const bool last = state.step == recipe.schedule.steps;
+    if (recipe.eval.every_steps > 0 && (state.step % recipe.eval.every_steps == 0 || last)) record.valid_loss = trainer.validate();
+    log.write(record);
+    if (stop_requested() && !last) {
+      save();
+      log.progress().clear();
+      log::info("stopped by signal {} after step {}; saved: the same command with --resume goes on", stop_signal(), state.step);
+      return Exit::interrupted;
+    }
+    if (recipe.checkpoint.every_steps > 0 && state.step % recipe.checkpoint.every_steps == 0) save();
+  }
+  log.progress().finish();
+  save_final(setup);
+  log::info("done: {}", (dir / "final").string());
+  return Exit::done;
+}
+
+}  // namespace longlora::train
