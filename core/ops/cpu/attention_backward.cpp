@@ -121,9 +121,8 @@ class Backward {
 
   // The current queries against `keys` keys from token `key`, which lie packed as tile `tile`.
   void do_tile(int64_t begin, int64_t key, int64_t tile, int64_t keys) {
-    constexpr int64_t half = kColumns / 2;
     const int64_t rows = round_up(keys, kRowGroup);
-    const bool diagonal = key + keys - 1 > query_;
+    const bool diagonal = key + rows - 1 > query_;  // rows beyond the last key count as later ones
     const bool masked = diagonal || (a_.forward.window > 0 && query_end_ - 1 - key >= a_.forward.window);
     const auto seen_by_none = [&](int64_t row) {  // vectors of queries that lie before the keys from `row`
       return key + row > query_ ? (key + row - query_) / kLanes : 0;
@@ -152,19 +151,15 @@ class Backward {
                   depth, skip);
     accumulate<T>(dk_ + at, shape_.wide, ds_, stride, q_pairs_, shape_.units * kPair, rows, shape_.vectors,
                   depth, skip);
-    const auto add_dq = [&](int64_t column, int64_t vectors, int64_t end) {
-      if (vectors <= 0) return;
-      accumulate<T>(dq_ + (query_ - begin) * shape_.wide + column, kColumns, k_turned_ + tile * packed_,
-                    kKeys / kPair, ds_rows_ + column, kColumns, shape_.wide, vectors, end / kPair,
-                    [](int64_t) { return 0; });
-    };
-    const int64_t seen = query_ + half - key;  // keys that the left half of the queries sees
-    if (diagonal && seen < rows) {
-      const int64_t end = seen > 0 ? round_up(seen, kRowGroup) : 0;
-      add_dq(0, half / kLanes < vectors_ ? half / kLanes : vectors_, end < rows ? end : rows);
-      add_dq(half, vectors_ - half / kLanes, rows);
-    } else {
-      add_dq(0, vectors_, rows);
+    const int64_t step = diagonal ? kDiagonalStep : vectors_;
+    for (int64_t v = 0; v < vectors_; v += step) {
+      const int64_t count = v + step < vectors_ ? step : vectors_ - v;
+      const int64_t seen = query_ + (v + count) * kLanes - key;  // keys that these queries see
+      const int64_t end = seen < rows ? seen : rows;
+      if (end <= 0) continue;
+      accumulate<T>(dq_ + (query_ - begin) * shape_.wide + v * kLanes, kColumns, k_turned_ + tile * packed_,
+                    kKeys / kPair, ds_rows_ + v * kLanes, kColumns, shape_.wide, count,
+                    (end + kPair - 1) / kPair, [](int64_t) { return 0; });
     }
   }
 

@@ -104,31 +104,34 @@ class Forward {
     k_tile_ = k_ + tile * kKeys * shape_.units;
     v_tile_ = v_ + tile * kKeys * shape_.units;
     key_ = key;
-    done_ = 0;
-    diagonal_ = key + keys - 1 > query_;
+    diagonal_ = key + round_up(keys, kRowGroup) - 1 > query_;  // rows beyond the last key count as later ones
     const bool masked = diagonal_ || (a_.window > 0 && query_end_ - 1 - key >= a_.window);
     if (diagonal_) __builtin_memset(p_, 0, kKeys / kPair * kColumns * sizeof(Unit));
-    for (int64_t row = 0; row < keys; row += kRowGroup) {
-      const int64_t ahead = key + row - query_;  // queries before this one see none of these keys
-      for (int64_t v = ahead > 0 ? ahead / kLanes : 0, to; v < vectors_; v = to) {
-        to = (v / kPanel + 1) * kPanel < vectors_ ? (v / kPanel + 1) * kPanel : vectors_;
-        with_vectors(to - v, [&]<int n>() {
+    for (int64_t first = 0; first < vectors_; first += kPanel) {
+      const int64_t last = first + kPanel < vectors_ ? first + kPanel : vectors_;
+      done_ = 0;
+      for (int64_t row = 0; row < keys; row += kRowGroup) {
+        const int64_t ahead =
+            key + row > query_ ? (key + row - query_) / kLanes : 0;  // these see none of the keys
+        const int64_t from = ahead > first ? ahead : first;
+        if (from >= last) break;
+        with_vectors(last - from, [&]<int n>() {
           for (int64_t r = row; r < row + kRowGroup; r += kRows<n>) {
             if (masked)
-              scores<kRows<n>, n, true>(r, v);
+              scores<kRows<n>, n, true>(r, from, first);
             else
-              scores<kRows<n>, n, false>(r, v);
+              scores<kRows<n>, n, false>(r, from, first);
           }
         });
       }
+      add_values(first, round_up(keys, kRowGroup));
     }
-    add_values(round_up(keys, kRowGroup));
   }
 
   // Probabilities of rows [row, row + rows) of the tile for n vectors of queries from vector `first`, into
   // p_.
   template <int rows, int n, bool masked>
-  void scores(int64_t row, int64_t first) {
+  void scores(int64_t row, int64_t first, int64_t panel) {
     Vec<S> s[rows][n] = {};
     multiply<T, rows, n>(s, k_tile_ + row * shape_.units, shape_.units, q_block() + first * kLanes, kColumns,
                          shape_.depth);
@@ -145,7 +148,7 @@ class Forward {
       raise |= exceeds<S>(best[v], load_vector(top + v * kLanes) + static_cast<S>(kSlack));
     }
     if (__builtin_expect(raise != 0, 0)) {
-      add_values(row);
+      add_values(panel, row);
       for (int v = 0; v < n; ++v) raise_top(first + v, best[v]);
     }
     for (int v = 0; v < n; ++v) {
@@ -161,24 +164,19 @@ class Forward {
     }
   }
 
-  // O^T += V^T P^T for rows [done_, row) of the tile. On the diagonal the left half of the queries sees fewer
-  // keys.
-  void add_values(int64_t row) {
-    constexpr int64_t half = kColumns / 2;
-    if (row == done_) return;
-    const auto add = [&](int64_t column, int64_t vectors, int64_t end) {
-      if (end <= done_ || vectors <= 0) return;
-      accumulate<T>(o_block() + column, kColumns, v_tile_ + done_ / kPair, kKeys / kPair,
-                    p_ + done_ / kPair * kColumns + column, kColumns, shape_.wide, vectors,
-                    (end - done_) / kPair, [](int64_t) { return 0; });
-    };
-    const int64_t seen = query_ + half - key_;  // keys that the left half sees
-    if (diagonal_ && seen < row) {
-      const int64_t end = seen > 0 ? round_up(seen, kRowGroup) : 0;
-      add(0, half / kLanes < vectors_ ? half / kLanes : vectors_, end < row ? end : row);
-      add(half, vectors_ - half / kLanes, row);
-    } else {
-      add(0, vectors_, row);
+  // O^T += V^T P^T for rows [done_, row) of the tile and the panel of queries from vector `first`; on the
+  // diagonal in steps of vectors, each with the keys that it sees.
+  void add_values(int64_t first, int64_t row) {
+    const int64_t last = first + kPanel < vectors_ ? first + kPanel : vectors_;
+    const int64_t step = diagonal_ ? kDiagonalStep : kPanel;
+    for (int64_t v = first; v < last; v += step) {
+      const int64_t count = v + step < last ? step : last - v;
+      const int64_t seen = query_ + (v + count) * kLanes - key_;
+      const int64_t end = seen < row ? seen : row;
+      if (end <= done_) continue;
+      accumulate<T>(o_block() + v * kLanes, kColumns, v_tile_ + done_ / kPair, kKeys / kPair,
+                    p_ + done_ / kPair * kColumns + v * kLanes, kColumns, shape_.wide, count,
+                    (end - done_ + kPair - 1) / kPair, [](int64_t) { return 0; });
     }
     done_ = row;
   }
@@ -189,6 +187,7 @@ class Forward {
     const Vec<S> before = load_vector(top), after = larger<S>(before, best);
     const Vec<S> shrink = exp2<Op::kExpDegree>(before - after);
     store_vector(top, after);
+    if (!exceeds<S>(load_vector(sum), Vec<S>{})) return;  // nothing is summed yet
     store_vector(sum, load_vector(sum) * shrink);
     for (int64_t i = 0; i < shape_.wide; ++i) {
       S* o = o_block() + i * kColumns + vector * kLanes;

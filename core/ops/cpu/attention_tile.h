@@ -23,8 +23,9 @@ constexpr int kVectorBytes = 32, kPanel = 2;
 #else
 constexpr int kVectorBytes = 16, kPanel = 2;
 #endif
-constexpr int kRowGroup = 8;                  // rows of A come in eights
-constexpr int64_t kColumns = 64, kKeys = 64;  // a tile of scores: queries (columns) by keys (rows)
+constexpr int kDiagonalStep = kPanel > 2 ? 2 : kPanel;  // vectors of queries whose keys are counted apart
+constexpr int kRowGroup = 8;                            // rows of A come in eights
+constexpr int64_t kColumns = 64, kKeys = 64;            // a tile of scores: queries (columns) by keys (rows)
 
 #define LONGLORA_INLINE inline __attribute__((always_inline))
 
