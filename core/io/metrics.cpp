@@ -1,5 +1,9 @@
 #include "core/io/metrics.h"
 
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"

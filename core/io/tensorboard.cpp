@@ -4,6 +4,7 @@
 
 #include <array>
 #include <bit>
+#include <cerrno>
 #include <chrono>
 #include <cstring>
 
@@ -89,8 +90,7 @@ std::string restart_record(double wall_time, int64_t first_step) {
 
 std::string scalar_record(double wall_time, int64_t step, std::span<const Scalar> scalars) {
   std::string summary;  // Summary.value = 1; Value: tag = 1, simple_value = 2
-  for (const Scalar& s : scalars)
-    summary += bytes(1, bytes(1, s.tag) + number(2, static_cast<float>(s.value)));
+  for (const Scalar& s : scalars) summary += bytes(1, bytes(1, s.tag) + number(2, static_cast<float>(s.value)));
   return record(event(wall_time, step, bytes(5, summary)));
 }
 

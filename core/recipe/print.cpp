@@ -1,5 +1,8 @@
 #include "core/recipe/print.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <cmath>
 
 #include "core/recipe/fields.h"

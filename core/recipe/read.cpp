@@ -129,10 +129,14 @@ Recipe read_text(std::string_view text, const std::string& name, std::span<const
 }
 
 Recipe read(const std::string& file_or_name, std::span<const std::string> overrides, Use use) {
+  const Shipped* found = find_shipped(file_or_name);
+  if (found != nullptr && (!fs::exists(file_or_name) || fs::is_directory(file_or_name))) {
+    return read_text(found->text, found->name, overrides, use);
+  }
   if (!fs::exists(file_or_name)) {
-    if (const Shipped* found = find_shipped(file_or_name)) return read_text(found->text, found->name, overrides, use);
+    const std::string near = suggest_shipped(file_or_name);
     input_error("{}: no such file, nor a shipped recipe of that name{} 'longlora recipe ls' lists them", file_or_name,
-                suggest_shipped(file_or_name).empty() ? ";" : suggest_shipped(file_or_name));
+                near.empty() ? ";" : near);
   }
   return read_text(read_file(file_or_name), file_or_name, overrides, use);
 }

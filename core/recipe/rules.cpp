@@ -30,6 +30,7 @@ void without_effect(const Recipe& r, Broken& out) {
       {"model.quantize", r.model.init.empty(), "model.path"},
       {"context.rope.factor", rope != "model" && rope != "none",
        "a context.rope.type: linear, ntk, dynamic, yarn, longrope or llama3"},
+      {"context.rope.theta", rope != "ntk", "a context.rope.type other than ntk, which computes it"},
       {"context.rope.attention_factor", yarn || longrope, "context.rope.type yarn or longrope"},
       {"context.rope.beta_fast", yarn, "context.rope.type yarn"},
       {"context.rope.beta_slow", yarn, "context.rope.type yarn"},
@@ -71,10 +72,7 @@ void contradictions(const Recipe& r, Broken& out) {
       out.push_back({"attention.group_ratio", fmt::format("gives groups of {} tokens; at least 2 are needed", group)});
     }
   }
-  if (rope.type == "longrope" && rope.long_factor.empty()) {
-    out.push_back({"context.rope.long_factor", "is needed for context.rope.type longrope"});
-  }
-  if (rope.short_factor.size() != rope.long_factor.size()) {
+  if (!rope.short_factor.empty() && !rope.long_factor.empty() && rope.short_factor.size() != rope.long_factor.size()) {
     out.push_back({"context.rope.short_factor", "must have as many entries as context.rope.long_factor"});
   }
   if (r.tune.mode == "lora" && r.tune.targets.empty() && r.tune.also.empty()) {

@@ -1,5 +1,6 @@
 #include "core/recipe/shipped.h"
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 

@@ -1,4 +1,7 @@
 // What one field does with a value: name its type, check and store it, give it back.
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <cmath>
 
 #include "core/base/nearest.h"
