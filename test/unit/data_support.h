@@ -75,8 +75,7 @@ inline std::string error_of(const std::function<void()>& body) {
 // A byte is its own id; BOS 256, EOS 257. Counts what it encodes and dawdles now and then if asked to.
 class ByteTokenizer : public text::Tokenizer {
  public:
-  explicit ByteTokenizer(bool adds_bos = false, std::string print = "bytes", int64_t vocab = 258)
-      : vocab_(vocab) {
+  explicit ByteTokenizer(bool adds_bos = false, std::string print = "bytes", int64_t vocab = 258) : vocab_(vocab) {
     bos_ = 256;
     eos_ = 257;
     adds_bos_ = adds_bos;
