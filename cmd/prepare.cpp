@@ -56,8 +56,8 @@ Verb prepare_verb() {
       "tokenized whole: at most 1 GiB of text.\n\n"
       "  longlora prepare --tokenizer Llama-2-7b-hf --out pg19.bin 'pg19/train/*.txt'";
   verb.declare = [](cxxopts::Options& options) {
-    options.add_options()("tokenizer", "folder with the model's tokenizer", cxxopts::value<std::string>(),
-                          "DIR")("out", "token file to write", cxxopts::value<std::string>(), "FILE.bin")(
+    options.add_options()("tokenizer", "folder with the model's tokenizer", cxxopts::value<std::string>(), "DIR")(
+        "out", "token file to write", cxxopts::value<std::string>(), "FILE.bin")(
         "bos", "begin each document with BOS: auto (if the tokenizer adds one), yes, no",
         cxxopts::value<std::string>()->default_value("auto"),
         "WHEN")("overwrite", "replace FILE.bin, or unfinished work on other inputs",

@@ -41,8 +41,7 @@ void find(const fs::path& folder, Components rest, std::vector<fs::path>& found)
 std::vector<fs::directory_entry> entries(const fs::path& folder) {
   std::error_code ec;
   std::vector<fs::directory_entry> all;
-  for (fs::directory_iterator it(folder.empty() ? "." : folder, ec), end; !ec && it != end;
-       it.increment(ec)) {
+  for (fs::directory_iterator it(folder.empty() ? "." : folder, ec), end; !ec && it != end; it.increment(ec)) {
     all.push_back(*it);
   }
   return all;
@@ -79,8 +78,7 @@ std::vector<fs::path> expand_one(const std::string& pattern) {
     std::error_code ec;
     const fs::file_status status = fs::status(pattern, ec);
     if (!fs::exists(status)) input_error("{}: no such file", pattern);
-    if (fs::is_directory(status))
-      input_error("{0}: is a folder; name the files in it, such as '{0}/*.txt'", pattern);
+    if (fs::is_directory(status)) input_error("{0}: is a folder; name the files in it, such as '{0}/*.txt'", pattern);
     return {pattern};
   }
   const fs::path path(pattern);

@@ -16,8 +16,7 @@ namespace longlora::data {
 namespace {
 
 constexpr size_t kChunk = 256 * 1024;
-constexpr int kMaxWindowLog =
-    31;  // also files made with zstd --long=31; the memory is taken only if a frame asks
+constexpr int kMaxWindowLog = 31;  // also files made with zstd --long=31; the memory is taken only if a frame asks
 
 struct Sequence {
   size_t length;  // bytes of the character, or of the ill-formed part to be replaced by one U+FFFD
@@ -165,9 +164,8 @@ std::string InputBuffer::read_rest(size_t limit) {
   while (underflow() != traits_type::eof()) {
     const auto size = static_cast<size_t>(egptr() - gptr());
     if (text.size() + size > limit) {
-      input_error(
-          "{}: the text is longer than {}, the largest that is tokenized as one document; split the file",
-          path_.string(), format_bytes(static_cast<double>(limit)));
+      input_error("{}: the text is longer than {}, the largest that is tokenized as one document; split the file",
+                  path_.string(), format_bytes(static_cast<double>(limit)));
     }
     text.append(gptr(), size);
     setg(eback(), egptr(), egptr());

@@ -29,10 +29,8 @@ class InputBuffer : public std::streambuf {
   // Everything that is left. Exit 3 when that is more than `limit` bytes.
   [[nodiscard]] std::string read_rest(size_t limit);
 
-  [[nodiscard]] int64_t consumed() const {
-    return consumed_;
-  }                                    // bytes of the file read so far (compressed ones)
-  [[nodiscard]] int64_t line() const;  // line of the next byte, from 1
+  [[nodiscard]] int64_t consumed() const { return consumed_; }  // bytes of the file read so far (compressed ones)
+  [[nodiscard]] int64_t line() const;                           // line of the next byte, from 1
 
  protected:
   int_type underflow() override;

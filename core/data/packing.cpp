@@ -29,12 +29,10 @@ std::vector<Piece> cut(std::span<const int64_t> documents, int64_t length, int64
 PackedRows pack_documents(std::span<const int64_t> documents, int64_t length) {
   PackedRows packed;
   std::vector<Piece> pieces = cut(documents, length, packed.left_out);
-  std::stable_sort(pieces.begin(), pieces.end(),
-                   [](const Piece& a, const Piece& b) { return a.length > b.length; });
+  std::stable_sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) { return a.length > b.length; });
 
   std::vector<int64_t> row_of(pieces.size());
-  std::map<int64_t, std::vector<int64_t>>
-      rows_by_room;  // free tokens -> rows with that much, the newest last
+  std::map<int64_t, std::vector<int64_t>> rows_by_room;  // free tokens -> rows with that much, the newest last
   int64_t rows = 0;
   for (size_t i = 0; i < pieces.size(); ++i) {
     int64_t room = length;

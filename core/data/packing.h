@@ -21,8 +21,7 @@ struct PackedRows {
   [[nodiscard]] int64_t rows() const { return static_cast<int64_t>(row_begin.size()) - 1; }
   [[nodiscard]] std::span<const Piece> row(int64_t r) const {
     const auto first = static_cast<size_t>(row_begin[static_cast<size_t>(r)]);
-    return std::span(pieces).subspan(first,
-                                     static_cast<size_t>(row_begin[static_cast<size_t>(r) + 1]) - first);
+    return std::span(pieces).subspan(first, static_cast<size_t>(row_begin[static_cast<size_t>(r) + 1]) - first);
   }
 };
 

@@ -12,10 +12,7 @@ class Permutation {
  public:
   // Of [0, n), n >= 1; another order for every seed.
   Permutation(uint64_t n, uint64_t seed)
-      : n_(n),
-        seed_(seed),
-        half_bits_((std::bit_width(n - 1) + 1) / 2),
-        mask_((uint64_t{1} << half_bits_) - 1) {}
+      : n_(n), seed_(seed), half_bits_((std::bit_width(n - 1) + 1) / 2), mask_((uint64_t{1} << half_bits_) - 1) {}
 
   [[nodiscard]] uint64_t operator()(uint64_t i) const {
     do {
@@ -25,8 +22,7 @@ class Permutation {
   }
 
  private:
-  static constexpr uint64_t kRounds =
-      8;  // 4 make a pseudorandom permutation (Luby and Rackoff); small n want more
+  static constexpr uint64_t kRounds = 8;  // 4 make a pseudorandom permutation (Luby and Rackoff); small n want more
 
   [[nodiscard]] uint64_t once(uint64_t x) const {
     uint64_t left = x >> half_bits_, right = x & mask_;

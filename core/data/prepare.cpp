@@ -168,8 +168,7 @@ class Pipeline {
 io::TokenFileInfo describe(const text::Tokenizer& tokenizer, const PrepareOptions& options, bool bos) {
   io::TokenFileInfo info{tokenizer.vocab_size(), tokenizer.fingerprint(), bos, {}};
   for (const fs::path& path : options.inputs) {
-    if (input_kind(path) == InputKind::tokens)
-      input_error("{}: holds tokens already, text is needed", path.string());
+    if (input_kind(path) == InputKind::tokens) input_error("{}: holds tokens already, text is needed", path.string());
     std::error_code ec;
     const auto bytes = static_cast<int64_t>(fs::file_size(path, ec));
     if (ec) input_error("{}: {}", path.string(), ec.message());
@@ -181,8 +180,7 @@ io::TokenFileInfo describe(const text::Tokenizer& tokenizer, const PrepareOption
 }  // namespace
 
 PrepareResult prepare(const text::Tokenizer& tokenizer, const PrepareOptions& options) {
-  if (!tokenizer.eos())
-    input_error("the tokenizer names no EOS token, which ends every document of a token file");
+  if (!tokenizer.eos()) input_error("the tokenizer names no EOS token, which ends every document of a token file");
   const bool bos = options.bos == Bos::yes || (options.bos == Bos::automatic && tokenizer.adds_bos());
   if (bos && !tokenizer.bos()) usage_error("a BOS is asked for, but the tokenizer names none");
 
@@ -231,8 +229,7 @@ PrepareResult prepare(const text::Tokenizer& tokenizer, const PrepareOptions& op
       last_checkpoint = std::chrono::steady_clock::now();
     }
   } catch (const Error& error) {
-    if (error.code() == Exit::input)
-      writer.discard();  // the input must change, and then nothing of this counts
+    if (error.code() == Exit::input) writer.discard();  // the input must change, and then nothing of this counts
     throw;
   }
   result.documents = writer.documents();

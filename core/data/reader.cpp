@@ -17,8 +17,7 @@ using Json = nlohmann::json;
 // whole. A record is the value at the top, or, where arrays are allowed, each element of an array at the top.
 class TextPicker : public nlohmann::json_sax<Json> {
  public:
-  TextPicker(bool arrays, std::function<bool(std::string&&)> sink)
-      : arrays_(arrays), sink_(std::move(sink)) {}
+  TextPicker(bool arrays, std::function<bool(std::string&&)> sink) : arrays_(arrays), sink_(std::move(sink)) {}
 
   [[nodiscard]] const std::string& error() const { return error_; }
 
@@ -32,8 +31,7 @@ class TextPicker : public nlohmann::json_sax<Json> {
   bool string(string_t& text) override {
     if (!at_text()) return value("a string");
     if (text.size() > kMaxDocumentBytes) {
-      return stop(
-          fmt::format("the text is longer than {}", format_bytes(static_cast<double>(kMaxDocumentBytes))));
+      return stop(fmt::format("the text is longer than {}", format_bytes(static_cast<double>(kMaxDocumentBytes))));
     }
     text_ = std::move(text);
     found_ = true;
@@ -82,8 +80,7 @@ class TextPicker : public nlohmann::json_sax<Json> {
  private:
   [[nodiscard]] bool at_text() const { return depth_ == record_ + 1 && is_text_; }
   bool value(const char* kind) {
-    if (depth_ == record_)
-      return stop(fmt::format("an object with the field \"text\" is needed, found {}", kind));
+    if (depth_ == record_) return stop(fmt::format("an object with the field \"text\" is needed, found {}", kind));
     return at_text() ? stop(fmt::format("the field \"text\" is {}, not a string", kind)) : true;
   }
   bool stop(std::string what) {
@@ -104,9 +101,7 @@ void read_json_lines(const fs::path& path, const std::function<bool(Document&&)>
   std::string line;
   for (int64_t number = 1; wanted && input.read_line(line, kMaxDocumentBytes); ++number) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    TextPicker picker(false, [&](std::string&& text) {
-      return wanted = sink({std::move(text), input.consumed()});
-    });
+    TextPicker picker(false, [&](std::string&& text) { return wanted = sink({std::move(text), input.consumed()}); });
     Json::sax_parse(line, &picker);
     if (!picker.error().empty()) input_error("{}:{}: {}", path.string(), number, picker.error());
   }
@@ -129,9 +124,8 @@ InputKind input_kind(const fs::path& path) {
   if (ending == ".jsonl") return InputKind::json_lines;
   if (ending == ".json") return InputKind::json;
   if (ending == ".bin" && !compressed) return InputKind::tokens;
-  input_error(
-      "{}: unknown kind of file; known are .txt, .jsonl and .json, each also with .zst, and .bin (tokens)",
-      path.string());
+  input_error("{}: unknown kind of file; known are .txt, .jsonl and .json, each also with .zst, and .bin (tokens)",
+              path.string());
 }
 
 void read_documents(const fs::path& path, const std::function<bool(Document&&)>& sink) {

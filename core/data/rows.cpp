@@ -24,8 +24,7 @@ std::string RowsReport::line() const {
   std::string text = fmt::format("{} documents, {} tokens, {} rows of {} tokens an epoch", documents,
                                  format_count(static_cast<double>(tokens)), rows, length);
   if (padding > 0) {
-    text += fmt::format(", {:.1f}% padding",
-                        100.0 * static_cast<double>(padding) / static_cast<double>(rows * length));
+    text += fmt::format(", {:.1f}% padding", 100.0 * static_cast<double>(padding) / static_cast<double>(rows * length));
   }
   if (dropped > 0) text += fmt::format(", {} tokens dropped", dropped);
   return text;
@@ -111,8 +110,7 @@ std::vector<Batch> Rows::all_rows(int64_t limit, int64_t micro) const {
 
 std::string Rows::fingerprint() const {
   return longlora::fingerprint(fmt::format("{} {} {} {}", source_->fingerprint(),
-                                           packing_ == Packing::stream ? "stream" : "documents",
-                                           report_.length, pad_));
+                                           packing_ == Packing::stream ? "stream" : "documents", report_.length, pad_));
 }
 
 }  // namespace longlora::data

@@ -60,13 +60,12 @@ void tokenize(const text::Tokenizer& tokenizer, std::vector<fs::path> texts, con
   const PrepareOptions options{.inputs = std::move(texts), .out = out, .stop = stop};
   const PrepareResult made = prepare(tokenizer, options);
   if (!made.complete) stopped();
-  log::info("tokenized {} documents, {} tokens{}", made.documents,
-            format_count(static_cast<double>(made.tokens)),
+  log::info("tokenized {} documents, {} tokens{}", made.documents, format_count(static_cast<double>(made.tokens)),
             made.empty > 0 ? fmt::format("; {} empty documents left out", made.empty) : "");
 }
 
-io::TokenFile open_cached(const text::Tokenizer& tokenizer, const std::vector<fs::path>& texts,
-                          const fs::path& folder, const std::function<bool()>& stop) {
+io::TokenFile open_cached(const text::Tokenizer& tokenizer, const std::vector<fs::path>& texts, const fs::path& folder,
+                          const std::function<bool()>& stop) {
   const fs::path file = folder / cache_name(tokenizer, texts);
   std::error_code ec;
   fs::create_directories(folder, ec);
@@ -124,8 +123,7 @@ TokenSource::TokenSource(std::vector<io::TokenFile> files) : files_(std::move(fi
 }
 
 void TokenSource::copy(int64_t begin, std::span<int32_t> out) const {
-  auto file =
-      static_cast<size_t>(std::upper_bound(starts_.begin(), starts_.end(), begin) - starts_.begin() - 1);
+  auto file = static_cast<size_t>(std::upper_bound(starts_.begin(), starts_.end(), begin) - starts_.begin() - 1);
   while (!out.empty()) {
     const int64_t at = begin - starts_[file];
     const auto part = std::min(out.size(), static_cast<size_t>(files_[file].tokens() - at));

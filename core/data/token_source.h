@@ -15,11 +15,10 @@
 namespace longlora::data {
 
 struct SourceOptions {
-  std::vector<std::string> patterns;  // core/data/glob.h
-  const text::Tokenizer* tokenizer =
-      nullptr;        // null: only token files, and their index is not checked against it
-  int64_t vocab = 0;  // of the model: ids must be below
-  fs::path cache;     // folder for the token file made from text; empty: a temporary one, gone at the end
+  std::vector<std::string> patterns;           // core/data/glob.h
+  const text::Tokenizer* tokenizer = nullptr;  // null: only token files, and their index is not checked against it
+  int64_t vocab = 0;                           // of the model: ids must be below
+  fs::path cache;              // folder for the token file made from text; empty: a temporary one, gone at the end
   std::function<bool()> stop;  // while tokenizing; empty: stop_requested()
 };
 

@@ -20,14 +20,14 @@ constexpr size_t kBuffer = size_t{1} << 20;
 AppendFile::AppendFile(fs::path path, int64_t size) : path_(std::move(path)), size_(size) {
   fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
   struct stat status {};
-  const bool ok = fd_ >= 0 && ::fstat(fd_, &status) == 0 &&
-                  ::ftruncate(fd_, std::min(size, status.st_size)) == 0 && ::lseek(fd_, 0, SEEK_END) >= 0;
+  const bool ok = fd_ >= 0 && ::fstat(fd_, &status) == 0 && ::ftruncate(fd_, std::min(size, status.st_size)) == 0 &&
+                  ::lseek(fd_, 0, SEEK_END) >= 0;
   const int reason = errno;
   if (!ok || status.st_size < size) {
     if (fd_ >= 0) ::close(fd_);
     if (!ok) fail("{}: cannot open for writing: {}", path_.string(), std::strerror(reason));
-    fail("{}: has {} bytes where {} were written before; remove it and start afresh", path_.string(),
-         status.st_size, size);
+    fail("{}: has {} bytes where {} were written before; remove it and start afresh", path_.string(), status.st_size,
+         size);
   }
   buffer_.reserve(kBuffer);
 }
@@ -37,20 +37,24 @@ AppendFile::~AppendFile() {
 }
 
 void AppendFile::append(std::span<const std::byte> bytes) {
-  if (buffer_.size() + bytes.size() > kBuffer) flush();
-  buffer_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  size_ += static_cast<int64_t>(bytes.size());
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  size_ += static_cast<int64_t>(text.size());
+  if (buffer_.size() + text.size() > kBuffer) flush();
+  text.size() > kBuffer ? write(text) : void(buffer_.append(text));
 }
 
 void AppendFile::flush() {
-  std::string_view rest = buffer_;
+  write(buffer_);
+  buffer_.clear();
+}
+
+void AppendFile::write(std::string_view rest) {
   while (!rest.empty()) {
     const ssize_t n = ::write(fd_, rest.data(), rest.size());
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail("{}: cannot write: {}", path_.string(), std::strerror(errno));
     rest.remove_prefix(static_cast<size_t>(n));
   }
-  buffer_.clear();
 }
 
 void AppendFile::sync() {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "core/base/file.h"
 
@@ -28,6 +29,7 @@ class AppendFile {
 
  private:
   void flush();
+  void write(std::string_view rest);
 
   fs::path path_;
   int fd_ = -1;

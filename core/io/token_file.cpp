@@ -11,8 +11,7 @@
 namespace longlora::io {
 namespace {
 
-static_assert(std::endian::native == std::endian::little,
-              "token files are little-endian and mapped as they are");
+static_assert(std::endian::native == std::endian::little, "token files are little-endian and mapped as they are");
 
 template <class Id>
 std::span<const Id> ids(const MappedFile& map) {
@@ -28,8 +27,7 @@ int64_t first_beyond(std::span<const Id> all, int64_t vocab) {
     Id highest = 0;
     for (const Id id : block) highest = std::max(highest, id);
     if (static_cast<int64_t>(highest) < vocab) continue;
-    const auto at =
-        std::find_if(block.begin(), block.end(), [&](Id id) { return static_cast<int64_t>(id) >= vocab; });
+    const auto at = std::find_if(block.begin(), block.end(), [&](Id id) { return static_cast<int64_t>(id) >= vocab; });
     return static_cast<int64_t>(begin) + (at - block.begin());
   }
   return -1;
@@ -47,12 +45,12 @@ TokenFile::TokenFile(const fs::path& bin) : path_(bin), map_(bin) {
   if (indexed_) read_index(index);
   const auto bytes = static_cast<int64_t>(map_.bytes().size());
   if (bytes % token_bytes(type_) != 0) {
-    input_error("{}: {} bytes are no whole number of {} tokens; the file is damaged or no token file",
-                bin.string(), bytes, token_type_name(type_));
+    input_error("{}: {} bytes are no whole number of {} tokens; the file is damaged or no token file", bin.string(),
+                bytes, token_type_name(type_));
   }
   if (indexed_ && tokens_ * token_bytes(type_) != bytes) {
-    input_error("{}: has {} bytes, but {} speaks of {} {} tokens; run 'longlora prepare' again", bin.string(),
-                bytes, index.string(), tokens_, token_type_name(type_));
+    input_error("{}: has {} bytes, but {} speaks of {} {} tokens; run 'longlora prepare' again", bin.string(), bytes,
+                index.string(), tokens_, token_type_name(type_));
   }
   tokens_ = bytes / token_bytes(type_);
   if (tokens_ == 0) input_error("{}: holds no tokens", bin.string());
@@ -65,8 +63,7 @@ void TokenFile::read_index(const fs::path& index) {
   };
   try {
     const auto json = nlohmann::json::parse(read_file(index));
-    if (json.at("format") != "longlora-tokens" || json.at("version") != 1)
-      damaged("unknown format or version");
+    if (json.at("format") != "longlora-tokens" || json.at("version") != 1) damaged("unknown format or version");
     const auto dtype = json.at("dtype").get<std::string>();
     if (dtype != "uint16" && dtype != "uint32") damaged("unknown dtype '" + dtype + "'");
     type_ = dtype == "uint16" ? TokenType::uint16 : TokenType::uint32;
@@ -81,8 +78,7 @@ void TokenFile::read_index(const fs::path& index) {
   documents_.push_back(tokens_);
   const bool rising =
       std::adjacent_find(documents_.begin(), documents_.end(), std::greater_equal<>()) == documents_.end();
-  if (documents_.front() != 0 || !rising)
-    damaged("the documents' offsets don't rise from 0 to the number of tokens");
+  if (documents_.front() != 0 || !rising) damaged("the documents' offsets don't rise from 0 to the number of tokens");
 }
 
 void TokenFile::copy(int64_t begin, std::span<int32_t> out) const {
@@ -98,8 +94,7 @@ void TokenFile::copy(int64_t begin, std::span<int32_t> out) const {
 void TokenFile::check_vocabulary(int64_t vocab) const {
   const bool narrow = type_ == TokenType::uint16;
   if (narrow && vocab > 65535) return;
-  const int64_t at =
-      narrow ? first_beyond(ids<uint16_t>(map_), vocab) : first_beyond(ids<uint32_t>(map_), vocab);
+  const int64_t at = narrow ? first_beyond(ids<uint16_t>(map_), vocab) : first_beyond(ids<uint32_t>(map_), vocab);
   if (at < 0) return;
   const int64_t id =
       narrow ? ids<uint16_t>(map_)[static_cast<size_t>(at)] : ids<uint32_t>(map_)[static_cast<size_t>(at)];
@@ -121,11 +116,10 @@ std::string TokenFile::fingerprint() const {
   const auto bytes = map_.bytes();
   const size_t edge = std::min<size_t>(bytes.size(), 65536);
   const std::string_view all(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  const std::string_view starts(reinterpret_cast<const char*>(documents_.data()),
-                                documents_.size() * sizeof(int64_t));
-  return longlora::fingerprint(fmt::format(
-      "{} {} {} {} {}", token_type_name(type_), tokens_, longlora::fingerprint(starts),
-      longlora::fingerprint(all.substr(0, edge)), longlora::fingerprint(all.substr(all.size() - edge))));
+  const std::string_view starts(reinterpret_cast<const char*>(documents_.data()), documents_.size() * sizeof(int64_t));
+  return longlora::fingerprint(fmt::format("{} {} {} {} {}", token_type_name(type_), tokens_,
+                                           longlora::fingerprint(starts), longlora::fingerprint(all.substr(0, edge)),
+                                           longlora::fingerprint(all.substr(all.size() - edge))));
 }
 
 }  // namespace longlora::io

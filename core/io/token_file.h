@@ -43,9 +43,7 @@ class TokenFile {
   // Boundaries of the documents, 0 = d0 < d1 < ... = tokens; a file without index is one document.
   [[nodiscard]] std::span<const int64_t> documents() const { return documents_; }
   [[nodiscard]] bool indexed() const { return indexed_; }
-  [[nodiscard]] const std::string& tokenizer() const {
-    return tokenizer_;
-  }  // its fingerprint; "" without index
+  [[nodiscard]] const std::string& tokenizer() const { return tokenizer_; }  // its fingerprint; "" without index
 
   // Ids [begin, begin + out.size()) into `out`.
   void copy(int64_t begin, std::span<int32_t> out) const;

@@ -136,8 +136,7 @@ TEST_CASE("a restored loader goes on as the uninterrupted one", "[data][loader]"
 TEST_CASE("a place in other data is refused", "[data][loader]") {
   const test::Folder folder, other;
   const nlohmann::json saved = Loader(rows_of(folder, 10), 9, true).save();
-  const auto restore = [&](std::shared_ptr<const Rows> rows, uint64_t seed, bool shuffle,
-                           const nlohmann::json& place) {
+  const auto restore = [&](std::shared_ptr<const Rows> rows, uint64_t seed, bool shuffle, const nlohmann::json& place) {
     return error_of([&] { Loader(std::move(rows), seed, shuffle).restore(place); });
   };
   CHECK(restore(rows_of(other, 10), 9, true, saved) == "no error");  // the same data in another folder

@@ -28,8 +28,7 @@ struct Corpus {
       return one;
     };
     std::string lines, more;
-    for (int i = 0; i < 120; ++i)
-      lines += nlohmann::json{{"text", text(i % 11 == 0 ? 1 : 300)}}.dump() + "\n";
+    for (int i = 0; i < 120; ++i) lines += nlohmann::json{{"text", text(i % 11 == 0 ? 1 : 300)}}.dump() + "\n";
     files.push_back(folder.write("1.jsonl", lines));
     files.push_back(folder.write("2.txt", text(5000)));
     for (int i = 0; i < 60; ++i) more += nlohmann::json{{"text", text(200)}}.dump() + "\n";
@@ -159,8 +158,7 @@ TEST_CASE("a crash loses what came after the last checkpoint and nothing else", 
   options.stop = stop_after(40);
   REQUIRE(!prepare(ByteTokenizer(), options).complete);
   const fs::path partial = folder / "crash.bin.partial";
-  for (const char* name :
-       {"tokens", "documents"}) {  // bytes of documents that no checkpoint knows, the last one cut
+  for (const char* name : {"tokens", "documents"}) {  // bytes of documents that no checkpoint knows, the last one cut
     write_file_atomically(partial / name, read_file(partial / name) + std::string(10001, 'x'));
   }
   SECTION("after appending") {}
@@ -241,15 +239,12 @@ TEST_CASE("prepare refuses what it cannot do and leaves nothing behind", "[data]
     std::string lines;
     for (int i = 0; i < 500; ++i) lines += "{\"text\":\"abc\"}\n";
     options.inputs = {folder.write("a.jsonl", lines + "{\"text\":\n")};
-    CHECK(error_of([&] {
-            (void)prepare(ByteTokenizer(), options);
-          }).starts_with("3|" + folder.str("a.jsonl:501: ")));
+    CHECK(error_of([&] { (void)prepare(ByteTokenizer(), options); }).starts_with("3|" + folder.str("a.jsonl:501: ")));
   }
   SECTION("no text at all") {
     options.inputs = {folder.write("a.txt", ""), folder.write("b.jsonl", "\n")};
-    CHECK(error_of([&] {
-            (void)prepare(ByteTokenizer(), options);
-          }).find("hold no text (1 empty documents)") != std::string::npos);
+    CHECK(error_of([&] { (void)prepare(ByteTokenizer(), options); }).find("hold no text (1 empty documents)") !=
+          std::string::npos);
   }
   SECTION("tokens as input") {
     options.inputs = {folder.write("a.bin", "xxxx")};
@@ -286,8 +281,7 @@ TEST_CASE("texts beyond the memory in flight go through one by one", "[data][pre
   PrepareOptions options;
   std::string expected;
   for (int i = 0; i < 4; ++i) {
-    const std::string text(static_cast<size_t>(i == 2 ? kBytesInFlight + 1000 : 1000),
-                           static_cast<char>('a' + i));
+    const std::string text(static_cast<size_t>(i == 2 ? kBytesInFlight + 1000 : 1000), static_cast<char>('a' + i));
     options.inputs.push_back(folder.write(fmt::format("{}.txt", i), text));
     expected += text;
   }

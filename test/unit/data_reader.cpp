@@ -23,8 +23,7 @@ std::vector<std::string> texts(const fs::path& path) {
 // Documents of all sorts, some longer than the reader's 256 KiB chunks, with characters of 1 to 4 bytes
 // throughout.
 std::vector<std::string> some_documents(uint32_t seed) {
-  const std::vector<std::string> letters = {"a",  " ",        "\n",           "\"",
-                                            "\\", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80"};
+  const std::vector<std::string> letters = {"a", " ", "\n", "\"", "\\", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80"};
   std::mt19937 random(seed);
   std::vector<std::string> all;
   for (const size_t size : {0, 1, 10, 300, 300000, 5, 700000, 0, 100}) {
@@ -37,8 +36,7 @@ std::vector<std::string> some_documents(uint32_t seed) {
 
 }  // namespace
 
-TEST_CASE("jsonl, json arrays and their zstd forms all give the documents that were written",
-          "[data][reader]") {
+TEST_CASE("jsonl, json arrays and their zstd forms all give the documents that were written", "[data][reader]") {
   const uint32_t seed = std::random_device{}();
   CAPTURE(seed);
   const test::Folder folder;
@@ -61,12 +59,11 @@ TEST_CASE("jsonl, json arrays and their zstd forms all give the documents that w
   CHECK(texts(folder.write("one.json", array[4].dump(-1, ' ', ascii))) == std::vector{expected[4]});
   CHECK(texts(folder.write("a.txt", expected[6])) == std::vector{expected[6]});
   const size_t half = lines.size() / 2;
-  CHECK(texts(folder.write("two.txt.zst", test::zstd(lines.substr(0, half)) +
-                                              test::zstd(lines.substr(half)))) == std::vector{lines});
+  CHECK(texts(folder.write("two.txt.zst", test::zstd(lines.substr(0, half)) + test::zstd(lines.substr(half)))) ==
+        std::vector{lines});
 }
 
-TEST_CASE("text that is not UTF-8 stays in .txt and becomes U+FFFD in JSON, wherever a chunk ends",
-          "[data][reader]") {
+TEST_CASE("text that is not UTF-8 stays in .txt and becomes U+FFFD in JSON, wherever a chunk ends", "[data][reader]") {
   const test::Folder folder;
   const std::string bad =
       "a\xf1\x80\x80\xe1\x80\xc2"
@@ -78,11 +75,9 @@ TEST_CASE("text that is not UTF-8 stays in .txt and becomes U+FFFD in JSON, wher
   CHECK(texts(folder.write("a.txt", bad)) == std::vector{bad});
   for (size_t shift = 256 * 1024 - 40; shift < 256 * 1024 + 4; ++shift) {
     const std::string filler(shift, 'x');
-    CHECK(texts(folder.write("a.jsonl", "{\"text\":\"" + filler + bad + "\"}")) ==
-          std::vector{filler + good});
+    CHECK(texts(folder.write("a.jsonl", "{\"text\":\"" + filler + bad + "\"}")) == std::vector{filler + good});
   }
-  const std::string cut =
-      "{\"text\":\"x\"}\n{\"text\":\"y\xe2\x82";  // the file itself ends inside a character
+  const std::string cut = "{\"text\":\"x\"}\n{\"text\":\"y\xe2\x82";  // the file itself ends inside a character
   CHECK(error_of([&] { (void)texts(folder.write("b.jsonl", cut)); }).find("b.jsonl:2: not valid JSON") !=
         std::string::npos);
 }
@@ -118,11 +113,9 @@ TEST_CASE("a damaged input is named with file, line and what is wrong", "[data][
   };
   const std::vector<Case> cases = {
       {"a.jsonl", "{\"text\":\"x\"}\n\n{\"text\":\"x\n", "a.jsonl:3: ", "not valid JSON"},
-      {"a.jsonl", "{\"text\":\"x\"}\n{\"text\":5}\n",
-       "a.jsonl:2: ", "the field \"text\" is a number, not a string"},
+      {"a.jsonl", "{\"text\":\"x\"}\n{\"text\":5}\n", "a.jsonl:2: ", "the field \"text\" is a number, not a string"},
       {"a.jsonl", "{\"text\":[\"x\"]}\n", "a.jsonl:1: ", "the field \"text\" is an array, not a string"},
-      {"a.jsonl", "{\"text\":{\"text\":\"x\"}}\n",
-       "a.jsonl:1: ", "the field \"text\" is an object, not a string"},
+      {"a.jsonl", "{\"text\":{\"text\":\"x\"}}\n", "a.jsonl:1: ", "the field \"text\" is an object, not a string"},
       {"a.jsonl", "{\"text\":null}\n", "a.jsonl:1: ", "the field \"text\" is null, not a string"},
       {"a.jsonl", "{\"txt\":\"x\"}\n", "a.jsonl:1: ", "has no field \"text\""},
       {"a.jsonl", "{\"text\":\"x\",\"text\":\"y\"}\n", "a.jsonl:1: ", "comes twice"},
@@ -145,17 +138,15 @@ TEST_CASE("a damaged input is named with file, line and what is wrong", "[data][
     CHECK(error.size() < 250);
   }
   const std::string packed = test::zstd(std::string(1000000, 'x') + "\n");
-  for (const std::string& bytes : {packed.substr(0, packed.size() - 3), std::string(),
-                                   std::string("no zstd at all"), packed + packed.substr(0, 9)}) {
+  for (const std::string& bytes : {packed.substr(0, packed.size() - 3), std::string(), std::string("no zstd at all"),
+                                   packed + packed.substr(0, 9)}) {
     const std::string error = error_of([&] { (void)texts(folder.write("a.txt.zst", bytes)); });
     CAPTURE(error);
     CHECK(error.starts_with("3|" + folder.str("a.txt.zst: damaged zstd data")));
   }
   CHECK(error_of([&] { (void)input_kind("a/b.md"); }).starts_with("3|a/b.md: unknown kind of file"));
   CHECK(error_of([&] { (void)input_kind("b.bin.zst"); }).starts_with("3|"));
-  CHECK(error_of([&] {
-          (void)texts(folder / "none.txt");
-        }).starts_with("3|" + folder.str("none.txt: No such file")));
+  CHECK(error_of([&] { (void)texts(folder / "none.txt"); }).starts_with("3|" + folder.str("none.txt: No such file")));
 }
 
 TEST_CASE("what a broken JSON text was about to say is not repeated in the error", "[data][reader]") {
@@ -166,8 +157,8 @@ TEST_CASE("what a broken JSON text was about to say is not repeated in the error
 
 TEST_CASE("patterns give sorted files and never an empty list", "[data][glob]") {
   const test::Folder folder;
-  for (const char* name : {"b.txt", "a.txt", "a10.txt", ".hidden.txt", "x.md", "s/a.txt", "s/t/c.txt",
-                           "s/t/a1.jsonl", ".h/a.txt"}) {
+  for (const char* name :
+       {"b.txt", "a.txt", "a10.txt", ".hidden.txt", "x.md", "s/a.txt", "s/t/c.txt", "s/t/a1.jsonl", ".h/a.txt"}) {
     folder.write(name, "x");
   }
   const auto find = [&](const std::vector<std::string>& patterns) {
@@ -187,8 +178,7 @@ TEST_CASE("patterns give sorted files and never an empty list", "[data][glob]") 
   CHECK(find({"s/**"}) == Names{"s/a.txt", "s/t/a1.jsonl", "s/t/c.txt"});
   CHECK(find({"**/**/a.txt"}) == Names{"a.txt", "s/a.txt"});
   CHECK(find({"s/a.txt", "?.txt"}) == Names{"s/a.txt", "a.txt", "b.txt"});
-  CHECK(error_of([&] { (void)find({"*.bin"}); }) ==
-        "3|" + folder.str("*.bin") + ": no file matches this pattern");
+  CHECK(error_of([&] { (void)find({"*.bin"}); }) == "3|" + folder.str("*.bin") + ": no file matches this pattern");
   CHECK(error_of([&] { (void)find({"c.txt"}); }) == "3|" + folder.str("c.txt") + ": no such file");
   CHECK(error_of([&] { (void)find({"s"}); }).starts_with("3|" + folder.str("s") + ": is a folder"));
   CHECK(error_of([&] { (void)find({"a.txt", "s/../a*.txt"}); }).starts_with("2|"));

@@ -303,11 +303,9 @@ TEST_CASE("a source that doesn't fit the model is refused", "[data][source]") {
                          ": token 300 at offset 1 (byte 2) is outside the model's vocabulary of 258"));
   options.patterns = {folder.str("a.txt")};
   options.vocab = 257;
-  CHECK(error_of([&] { (void)TokenSource::open(options); }).find("token 257 at offset 1") !=
-        std::string::npos);
+  CHECK(error_of([&] { (void)TokenSource::open(options); }).find("token 257 at offset 1") != std::string::npos);
   options.tokenizer = nullptr;
-  CHECK(error_of([&] { (void)TokenSource::open(options); }).find("there is no tokenizer") !=
-        std::string::npos);
+  CHECK(error_of([&] { (void)TokenSource::open(options); }).find("there is no tokenizer") != std::string::npos);
   options.patterns = {folder.str("*.bim")};
   CHECK(error_of([&] { (void)TokenSource::open(options); }).starts_with("3|"));
 }

@@ -1,4 +1,4 @@
-// What the tests of core/data share: a folder that goes away, a tokenizer of bytes, zstd files, expected
+// What the tests of core/data share: a folder with their files, a tokenizer of bytes, zstd files, expected
 // errors.
 #pragma once
 #include <zstd.h>
@@ -17,38 +17,29 @@
 #include "core/base/error.h"
 #include "core/base/file.h"
 #include "core/text/tokenizer.h"
+#include "test/unit/temporary_folder.h"
 
 namespace longlora::test {
 
 class Folder {
  public:
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "longlora-test-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path_ = name;
-  }
-  ~Folder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  [[nodiscard]] fs::path operator/(const std::string& name) const { return path_ / name; }
-  [[nodiscard]] std::string str(const std::string& name) const { return (path_ / name).string(); }
-  fs::path write(const std::string& name, std::string_view bytes) const {
-    fs::create_directories((path_ / name).parent_path());
-    write_file_atomically(path_ / name, bytes);
-    return path_ / name;
+  [[nodiscard]] fs::path operator/(const std::string& name) const { return folder_.path() / name; }
+  [[nodiscard]] std::string str(const std::string& name) const { return (folder_.path() / name).string(); }
+  fs::path write(const std::string& name, const std::string& bytes) const {
+    const fs::path path = folder_.path() / name;
+    fs::create_directories(path.parent_path());
+    write_file(path, bytes);
+    return path;
   }
   [[nodiscard]] std::vector<std::string> names() const {
     std::vector<std::string> all;
-    for (const auto& entry : fs::directory_iterator(path_)) all.push_back(entry.path().filename().string());
+    for (const auto& entry : fs::directory_iterator(folder_.path())) all.push_back(entry.path().filename().string());
     std::sort(all.begin(), all.end());
     return all;
   }
 
  private:
-  fs::path path_;
+  TemporaryFolder folder_;
 };
 
 inline std::string zstd(std::string_view bytes) {
@@ -75,8 +66,7 @@ inline std::string error_of(const std::function<void()>& body) {
 // A byte is its own id; BOS 256, EOS 257. Counts what it encodes and dawdles now and then if asked to.
 class ByteTokenizer : public text::Tokenizer {
  public:
-  explicit ByteTokenizer(bool adds_bos = false, std::string print = "bytes", int64_t vocab = 258)
-      : vocab_(vocab) {
+  explicit ByteTokenizer(bool adds_bos = false, std::string print = "bytes", int64_t vocab = 258) : vocab_(vocab) {
     bos_ = 256;
     eos_ = 257;
     adds_bos_ = adds_bos;

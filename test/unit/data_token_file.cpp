@@ -63,17 +63,17 @@ TEST_CASE("ids outside the vocabulary are found wherever they stand", "[data][to
     const TokenFile file(folder.write("narrow.bin", raw(narrow)));
     narrow[at] = 99;
     file.check_vocabulary(101);
-    CHECK(error_of([&] { file.check_vocabulary(100); })
-              .starts_with(fmt::format(
-                  "3|{}: token 100 at offset {} (byte {}) is outside the model's vocabulary of 100",
-                  folder.str("narrow.bin"), at, 2 * at)));
+    CHECK(
+        error_of([&] { file.check_vocabulary(100); })
+            .starts_with(fmt::format("3|{}: token 100 at offset {} (byte {}) is outside the model's vocabulary of 100",
+                                     folder.str("narrow.bin"), at, 2 * at)));
     wide[at] = 4000000000U;
     folder.write("wide.idx.json", index_of(200000, {0}, "uint32").dump());
     const TokenFile broad(folder.write("wide.bin", raw(wide)));
     wide[at] = 99;
     CHECK(error_of([&] { broad.check_vocabulary(128256); })
-              .starts_with(fmt::format("3|{}: token 4000000000 at offset {} (byte {})",
-                                       folder.str("wide.bin"), at, 4 * at)));
+              .starts_with(
+                  fmt::format("3|{}: token 4000000000 at offset {} (byte {})", folder.str("wide.bin"), at, 4 * at)));
   }
   TokenFile(folder.write("top.bin", raw<uint16_t>({65535}))).check_vocabulary(65536);
   CHECK(error_of([&] { TokenFile(folder / "top.bin").check_vocabulary(65535); }).starts_with("3|"));
