@@ -43,6 +43,11 @@ if(missing)
                       "without, it unpacks them into .prefix).")
 endif()
 
+get_filename_component(sentencepiece_folder ${SENTENCEPIECE_LIBRARY} DIRECTORY)
+if(sentencepiece_folder MATCHES "^${LONGLORA_PREFIX}")
+  add_run_path(${sentencepiece_folder})
+endif()
+
 find_package(Threads REQUIRED)
 add_library(longlora_dependencies INTERFACE)
 target_include_directories(longlora_dependencies SYSTEM INTERFACE ${JSON_INCLUDE} ${CXXOPTS_INCLUDE} ${SPDLOG_INCLUDE}
