@@ -23,6 +23,9 @@ using sentencepiece::SentencePieceProcessor;
 // of a text.
 constexpr std::string_view kNoDummyPrefix("\x1a\x02\x18\x00", 4);
 
+// SentencePiece before 0.1.97 (Ubuntu 22.04) has a string view type of its own.
+absl::string_view view(std::string_view text) { return {text.data(), text.size()}; }
+
 std::unique_ptr<SentencePieceProcessor> processor_of(const std::string& bytes, const std::string& file) {
   auto processor = std::make_unique<SentencePieceProcessor>();
   if (const auto status = processor->LoadFromSerializedProto(bytes); !status.ok())
@@ -69,7 +72,7 @@ class SentencePieceTokenizer final : public Tokenizer {
         text, parse_special,
         [&](size_t begin, size_t end) {
           std::vector<int> ids;
-          const auto status = at(begin == 0).Encode(text.substr(begin, end - begin), &ids);
+          const auto status = at(begin == 0).Encode(view(text.substr(begin, end - begin)), &ids);
           if (!status.ok()) fail("SentencePiece could not encode a text: {}", status.ToString());
           out.insert(out.end(), ids.begin(), ids.end());
         },
@@ -100,7 +103,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     return start || !later_ ? *first_ : *later_;
   }
   [[nodiscard]] std::optional<int32_t> piece_id(std::string_view piece) const {
-    const int id = first_->PieceToId(piece);  // the unknown token's id for anything that is no piece
+    const int id = first_->PieceToId(view(piece));  // the unknown token's id for anything that is no piece
     if (id < 0 || id >= pieces_ || first_->IdToPiece(id) != piece) return std::nullopt;
     return id;
   }

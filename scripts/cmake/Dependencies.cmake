@@ -43,6 +43,11 @@ if(missing)
                       "without, it unpacks them into .prefix).")
 endif()
 
+get_filename_component(sentencepiece_folder ${SENTENCEPIECE_LIBRARY} DIRECTORY)
+if(sentencepiece_folder MATCHES "^${LONGLORA_PREFIX}")
+  add_run_path(${sentencepiece_folder})
+endif()
+
 find_package(Threads REQUIRED)
 add_library(longlora_dependencies INTERFACE)
 target_include_directories(longlora_dependencies SYSTEM INTERFACE ${JSON_INCLUDE} ${CXXOPTS_INCLUDE} ${SPDLOG_INCLUDE}
@@ -56,7 +61,7 @@ target_link_libraries(longlora_dependencies INTERFACE ${SENTENCEPIECE_LIBRARY} $
 # one header and the library brings main().
 add_library(Catch2::Catch2 INTERFACE IMPORTED)
 if(CATCH3_INCLUDE)
-  target_include_directories(Catch2::Catch2 BEFORE SYSTEM INTERFACE ${CMAKE_SOURCE_DIR}/test/catch3 ${CATCH3_INCLUDE})
+  target_include_directories(Catch2::Catch2 SYSTEM INTERFACE ${CMAKE_SOURCE_DIR}/test/catch3 ${CATCH3_INCLUDE})
   target_link_libraries(Catch2::Catch2 INTERFACE ${CATCH3_MAIN} ${CATCH3_LIBRARY})
 else()
   target_include_directories(Catch2::Catch2 SYSTEM INTERFACE ${CATCH_INCLUDE})

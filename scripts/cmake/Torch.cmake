@@ -35,14 +35,4 @@ target_include_directories(torch::cpu SYSTEM INTERFACE ${torch_dir}/include ${to
 target_link_libraries(torch::cpu INTERFACE ${torch_dir}/lib/libtorch_cpu.so ${torch_dir}/lib/libc10.so)
 # libtorch_cpu.so carries run paths of its own to the wheels it needs; ours must not be asked to resolve them.
 target_link_options(torch::cpu INTERFACE -Wl,--allow-shlib-undefined)
-
-# The program looks here for LibTorch, before LD_LIBRARY_PATH, where a login shell may have put another one. Inside
-# the clone the path is relative to the program, so that a clone that is moved still runs.
-set(torch_rpath ${torch_dir}/lib)
-cmake_path(IS_PREFIX CMAKE_SOURCE_DIR "${torch_rpath}" torch_is_ours)
-if(torch_is_ours)
-  file(RELATIVE_PATH torch_rpath ${CMAKE_BINARY_DIR} ${torch_rpath})
-  set(torch_rpath "$ORIGIN/${torch_rpath}")
-endif()
-list(APPEND CMAKE_BUILD_RPATH ${torch_rpath})
-add_link_options(-Wl,--disable-new-dtags)
+add_run_path(${torch_dir}/lib)
