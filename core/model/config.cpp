@@ -36,10 +36,8 @@ class Fields {
       if (!otherwise) wrong(key, "is missing");
       return *otherwise;
     }
-    if (!value->is_number_integer())
-      wrong(key, fmt::format("is {}, a whole number is needed", value->dump()));
-    if (value->is_number_unsigned() && value->get<uint64_t>() > kMaxSize)
-      wrong(key, value->dump() + " is too large");
+    if (!value->is_number_integer()) wrong(key, fmt::format("is {}, a whole number is needed", value->dump()));
+    if (value->is_number_unsigned() && value->get<uint64_t>() > kMaxSize) wrong(key, value->dump() + " is too large");
     if (value->get<int64_t>() < 1) wrong(key, fmt::format("is {}, at least 1 is needed", value->dump()));
     return value->get<int64_t>();
   }
@@ -103,8 +101,8 @@ class Fields {
 
 // RoPE settings of one dictionary (rope_scaling or rope_parameters; null for none) with what stands at the
 // top level.
-RopeSettings read_rope(const ordered_json* dictionary, const Fields& top, int64_t max_positions,
-                       int64_t head_dim, const char* key) {
+RopeSettings read_rope(const ordered_json* dictionary, const Fields& top, int64_t max_positions, int64_t head_dim,
+                       const char* key) {
   const ordered_json nothing = ordered_json::object();
   if (dictionary != nullptr && !dictionary->is_object()) top.wrong(key, "is not an object");
   const Fields in(dictionary == nullptr ? nothing : *dictionary, fmt::format("{}: {}", top.where(), key));
@@ -129,15 +127,14 @@ RopeSettings read_rope(const ordered_json* dictionary, const Fields& top, int64_
     const char* original = "original_max_position_embeddings";
     rope.original_length = in.size(original, top.size(original, max_positions));
     if (top.has(original) && top.size(original) != rope.original_length) {
-      top.wrong(original, fmt::format("is {} at the top level and {} in {}", top.size(original),
-                                      rope.original_length, key));
+      top.wrong(original,
+                fmt::format("is {} at the top level and {} in {}", top.size(original), rope.original_length, key));
     }
   }
   const std::optional<double> factor = in.number("factor");
   const bool from_lengths = rope.type == RopeType::yarn || rope.type == RopeType::longrope;
   if (!factor && !from_lengths) in.wrong("factor", "is missing");
-  rope.factor =
-      factor.value_or(static_cast<double>(max_positions) / static_cast<double>(rope.original_length));
+  rope.factor = factor.value_or(static_cast<double>(max_positions) / static_cast<double>(rope.original_length));
   if (rope.type == RopeType::yarn || rope.type == RopeType::longrope) {
     rope.attention_factor = in.number("attention_factor");
   }
@@ -159,8 +156,7 @@ RopeSettings read_rope(const ordered_json* dictionary, const Fields& top, int64_
     rope.low_freq_factor = *in.number("low_freq_factor");
     rope.high_freq_factor = *in.number("high_freq_factor");
   }
-  if (const std::string fault = fault_of(rope, head_dim); !fault.empty())
-    top.wrong(key, "cannot be used: " + fault);
+  if (const std::string fault = fault_of(rope, head_dim); !fault.empty()) top.wrong(key, "cannot be used: " + fault);
   return rope;
 }
 
@@ -180,8 +176,7 @@ RopeSettings read_rope(const Fields& top, int64_t max_positions, int64_t head_di
       old.theta = theta;
     }
     if (old != rope) {
-      top.wrong("rope_parameters",
-                "and the older rope_scaling / rope_theta say different things; leave only one");
+      top.wrong("rope_parameters", "and the older rope_scaling / rope_theta say different things; leave only one");
     }
   }
   return rope;
@@ -218,8 +213,7 @@ Config read_fields(const Fields& in) {
   c.intermediate = in.size("intermediate_size");
   c.layers = in.size("num_hidden_layers");
   c.heads = in.size("num_attention_heads");
-  c.kv_heads =
-      in.size("num_key_value_heads", mistral && !in.json().contains("num_key_value_heads") ? 8 : c.heads);
+  c.kv_heads = in.size("num_key_value_heads", mistral && !in.json().contains("num_key_value_heads") ? 8 : c.heads);
   if (c.heads % c.kv_heads != 0) {
     in.wrong("num_key_value_heads", fmt::format("{} does not divide the {} heads", c.kv_heads, c.heads));
   }
@@ -246,8 +240,7 @@ Config read_fields(const Fields& in) {
   }
   c.eos = in.ids("eos_token_id", {2});
   for (const int32_t id : c.eos) {
-    if (id >= c.vocab_size)
-      in.wrong("eos_token_id", fmt::format("{} is beyond the {} tokens", id, c.vocab_size));
+    if (id >= c.vocab_size) in.wrong("eos_token_id", fmt::format("{} is beyond the {} tokens", id, c.vocab_size));
   }
   if (c.bos && *c.bos >= c.vocab_size) {
     in.wrong("bos_token_id", fmt::format("{} is beyond the {} tokens", *c.bos, c.vocab_size));
@@ -255,8 +248,7 @@ Config read_fields(const Fields& in) {
   c.dtype = in.text("dtype", in.text("torch_dtype", "float32"));
   constexpr std::array kDTypes = {"float32", "bfloat16", "float16", "float64"};
   if (std::find(kDTypes.begin(), kDTypes.end(), c.dtype) == kDTypes.end()) {
-    in.wrong(in.has("dtype") ? "dtype" : "torch_dtype",
-             fmt::format("'{}' is not a floating-point type", c.dtype));
+    in.wrong(in.has("dtype") ? "dtype" : "torch_dtype", fmt::format("'{}' is not a floating-point type", c.dtype));
   }
   return c;
 }
@@ -302,8 +294,7 @@ ordered_json id_json(const std::vector<int32_t>& ids) {
 
 int64_t Config::covered_length() const {
   if (rope.type == RopeType::none || rope.type == RopeType::llama3) return max_positions;
-  return std::max(max_positions,
-                  static_cast<int64_t>(static_cast<double>(rope.original_length) * rope.factor + 1e-6));
+  return std::max(max_positions, static_cast<int64_t>(static_cast<double>(rope.original_length) * rope.factor + 1e-6));
 }
 
 Config read_config(const std::filesystem::path& folder_or_file) {
@@ -376,8 +367,7 @@ RopeSettings rope_from_json(const ordered_json& json, int64_t head_dim, const st
   if (!json.is_object()) input_error("{}: the RoPE settings are no object", where);
   const ordered_json nothing = ordered_json::object();
   const Fields in(json, where);
-  return read_rope(&json, Fields(nothing, where), in.size("original_max_position_embeddings"), head_dim,
-                   "rope");
+  return read_rope(&json, Fields(nothing, where), in.size("original_max_position_embeddings"), head_dim, "rope");
 }
 
 }  // namespace longlora::model
