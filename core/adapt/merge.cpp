@@ -95,6 +95,7 @@ model::Config merged_config(const MergeOptions& options, const io::TensorStore& 
     }
     config.rope = rope;
     config.max_positions = record->max_positions;
+    if (rope.type == model::RopeType::none) config.rope.original_length = config.max_positions;
     whence = where;
     context = fmt::format("{} tokens, RoPE {}, from {}", record->context_length, model::name_of(rope.type), where);
   }
@@ -104,17 +105,20 @@ model::Config merged_config(const MergeOptions& options, const io::TensorStore& 
 
 void check_folders(const MergeOptions& options) {
   if (options.adapters.empty()) usage_error("merge: give at least one --adapter");
-  const auto inside = [](const fs::path& a, const fs::path& b) {  // a is b or below it
-    const fs::path x = fs::weakly_canonical(a), y = fs::weakly_canonical(b);
-    return std::mismatch(y.begin(), y.end(), x.begin(), x.end()).first == y.end();
+  const auto plain = [](const fs::path& path) {  // no links, no trailing slash
+    const fs::path whole = fs::weakly_canonical(path);
+    return whole.has_filename() ? whole : whole.parent_path();
+  };
+  const auto holds = [&](const fs::path& outer, const fs::path& inner) {  // or is the same
+    const fs::path o = plain(outer), i = plain(inner);
+    return std::mismatch(o.begin(), o.end(), i.begin(), i.end()).first == o.end();
   };
   std::vector<fs::path> inputs = options.adapters;
   inputs.push_back(options.model);
   for (const fs::path& input : inputs) {
     if (!fs::is_directory(input)) input_error("{}: no such folder", input.string());
-    if (inside(options.out, input) || inside(input, options.out)) {
-      usage_error("{}: the output may not be, hold or lie in the input folder {}", options.out.string(),
-                  input.string());
+    if (holds(options.out, input)) {
+      usage_error("{}: the output may not be or hold the input folder {}", options.out.string(), input.string());
     }
   }
 }
@@ -158,8 +162,8 @@ MergeReport merge(const MergeOptions& options, const std::function<void(int64_t,
     const io::DType type = options.dtype.value_or(view.dtype);
     report.low_rank += !change.low_rank.empty();
     report.replaced += change.replacement != nullptr;
-    sources.push_back({name, type, view.shape, [&, change, type](std::span<std::byte> out) {
-                         fill(view, change, model::scalar_type(type), out);
+    sources.push_back({name, type, view.shape, [&, from = view, change, type](std::span<std::byte> out) {
+                         fill(from, change, model::scalar_type(type), out);
                          progress(done += static_cast<int64_t>(out.size()), report.bytes);
                        }});
     report.bytes += io::byte_count(sources.back());

@@ -297,7 +297,7 @@ TEST_CASE("inputs and existing folders are not written over", "[merge]") {
   options.overwrite = true;
   (void)adapt::merge(options, kQuiet);
   CHECK(fs::exists(w.out / "model.safetensors"));
-  for (const fs::path& bad : {w.base, w.adapter, w.base / "out", w.temporary.path()}) {
+  for (const fs::path& bad : {w.base, w.adapter / "", w.base / ".." / "adapter", w.temporary.path()}) {
     options.out = bad;
     CHECK_THROWS_WITH(adapt::merge(options, kQuiet), Catch::Contains("the output may not"));
   }
