@@ -19,6 +19,7 @@ std::vector<Verb> verbs() {
       train_verb(),
       eval_ppl_verb(),
       generate_verb(),
+      merge_verb(),
       prepare_verb(),
       recipe_verb(),
   };

@@ -25,6 +25,7 @@ struct Verb {
 Verb train_verb();
 Verb eval_ppl_verb();
 Verb generate_verb();
+Verb merge_verb();
 Verb prepare_verb();
 Verb recipe_verb();
 

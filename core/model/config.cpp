@@ -36,10 +36,8 @@ class Fields {
       if (!otherwise) wrong(key, "is missing");
       return *otherwise;
     }
-    if (!value->is_number_integer())
-      wrong(key, fmt::format("is {}, a whole number is needed", value->dump()));
-    if (value->is_number_unsigned() && value->get<uint64_t>() > kMaxSize)
-      wrong(key, value->dump() + " is too large");
+    if (!value->is_number_integer()) wrong(key, fmt::format("is {}, a whole number is needed", value->dump()));
+    if (value->is_number_unsigned() && value->get<uint64_t>() > kMaxSize) wrong(key, value->dump() + " is too large");
     if (value->get<int64_t>() < 1) wrong(key, fmt::format("is {}, at least 1 is needed", value->dump()));
     return value->get<int64_t>();
   }
@@ -103,8 +101,8 @@ class Fields {
 
 // RoPE settings of one dictionary (rope_scaling or rope_parameters; null for none) with what stands at the
 // top level.
-RopeSettings read_rope(const ordered_json* dictionary, const Fields& top, int64_t max_positions,
-                       int64_t head_dim, const char* key) {
+RopeSettings read_rope(const ordered_json* dictionary, const Fields& top, int64_t max_positions, int64_t head_dim,
+                       const char* key) {
   const ordered_json nothing = ordered_json::object();
   if (dictionary != nullptr && !dictionary->is_object()) top.wrong(key, "is not an object");
   const Fields in(dictionary == nullptr ? nothing : *dictionary, fmt::format("{}: {}", top.where(), key));
@@ -129,15 +127,14 @@ RopeSettings read_rope(const ordered_json* dictionary, const Fields& top, int64_
     const char* original = "original_max_position_embeddings";
     rope.original_length = in.size(original, top.size(original, max_positions));
     if (top.has(original) && top.size(original) != rope.original_length) {
-      top.wrong(original, fmt::format("is {} at the top level and {} in {}", top.size(original),
-                                      rope.original_length, key));
+      top.wrong(original,
+                fmt::format("is {} at the top level and {} in {}", top.size(original), rope.original_length, key));
     }
   }
   const std::optional<double> factor = in.number("factor");
   const bool from_lengths = rope.type == RopeType::yarn || rope.type == RopeType::longrope;
   if (!factor && !from_lengths) in.wrong("factor", "is missing");
-  rope.factor =
-      factor.value_or(static_cast<double>(max_positions) / static_cast<double>(rope.original_length));
+  rope.factor = factor.value_or(static_cast<double>(max_positions) / static_cast<double>(rope.original_length));
   if (rope.type == RopeType::yarn || rope.type == RopeType::longrope) {
     rope.attention_factor = in.number("attention_factor");
   }
@@ -159,8 +156,7 @@ RopeSettings read_rope(const ordered_json* dictionary, const Fields& top, int64_
     rope.low_freq_factor = *in.number("low_freq_factor");
     rope.high_freq_factor = *in.number("high_freq_factor");
   }
-  if (const std::string fault = fault_of(rope, head_dim); !fault.empty())
-    top.wrong(key, "cannot be used: " + fault);
+  if (const std::string fault = fault_of(rope, head_dim); !fault.empty()) top.wrong(key, "cannot be used: " + fault);
   return rope;
 }
 
@@ -180,8 +176,7 @@ RopeSettings read_rope(const Fields& top, int64_t max_positions, int64_t head_di
       old.theta = theta;
     }
     if (old != rope) {
-      top.wrong("rope_parameters",
-                "and the older rope_scaling / rope_theta say different things; leave only one");
+      top.wrong("rope_parameters", "and the older rope_scaling / rope_theta say different things; leave only one");
     }
   }
   return rope;
@@ -218,8 +213,7 @@ Config read_fields(const Fields& in) {
   c.intermediate = in.size("intermediate_size");
   c.layers = in.size("num_hidden_layers");
   c.heads = in.size("num_attention_heads");
-  c.kv_heads =
-      in.size("num_key_value_heads", mistral && !in.json().contains("num_key_value_heads") ? 8 : c.heads);
+  c.kv_heads = in.size("num_key_value_heads", mistral && !in.json().contains("num_key_value_heads") ? 8 : c.heads);
   if (c.heads % c.kv_heads != 0) {
     in.wrong("num_key_value_heads", fmt::format("{} does not divide the {} heads", c.kv_heads, c.heads));
   }
@@ -246,8 +240,7 @@ Config read_fields(const Fields& in) {
   }
   c.eos = in.ids("eos_token_id", {2});
   for (const int32_t id : c.eos) {
-    if (id >= c.vocab_size)
-      in.wrong("eos_token_id", fmt::format("{} is beyond the {} tokens", id, c.vocab_size));
+    if (id >= c.vocab_size) in.wrong("eos_token_id", fmt::format("{} is beyond the {} tokens", id, c.vocab_size));
   }
   if (c.bos && *c.bos >= c.vocab_size) {
     in.wrong("bos_token_id", fmt::format("{} is beyond the {} tokens", *c.bos, c.vocab_size));
@@ -255,55 +248,16 @@ Config read_fields(const Fields& in) {
   c.dtype = in.text("dtype", in.text("torch_dtype", "float32"));
   constexpr std::array kDTypes = {"float32", "bfloat16", "float16", "float64"};
   if (std::find(kDTypes.begin(), kDTypes.end(), c.dtype) == kDTypes.end()) {
-    in.wrong(in.has("dtype") ? "dtype" : "torch_dtype",
-             fmt::format("'{}' is not a floating-point type", c.dtype));
+    in.wrong(in.has("dtype") ? "dtype" : "torch_dtype", fmt::format("'{}' is not a floating-point type", c.dtype));
   }
   return c;
-}
-
-// RoPE settings as one dictionary: the keys that transformers 5 knows for the type.
-ordered_json rope_dictionary(const RopeSettings& rope) {
-  ordered_json out;
-  out["rope_type"] = rope.type == RopeType::none ? "default" : std::string(name_of(rope.type));
-  if (rope.type == RopeType::none) return out;
-  out["factor"] = rope.factor;
-  if (rope.type == RopeType::linear || rope.type == RopeType::dynamic) return out;
-  out["original_max_position_embeddings"] = rope.original_length;
-  const auto put = [&](const char* key, const std::optional<double>& value) {
-    if (value) out[key] = *value;
-  };
-  put("attention_factor", rope.attention_factor);
-  put("beta_fast", rope.beta_fast);
-  put("beta_slow", rope.beta_slow);
-  put("mscale", rope.mscale);
-  put("mscale_all_dim", rope.mscale_all_dim);
-  if (!rope.truncate) out["truncate"] = false;
-  if (rope.type == RopeType::longrope) {
-    out["short_factor"] = rope.short_factor;
-    out["long_factor"] = rope.long_factor;
-  }
-  if (rope.type == RopeType::llama3) {
-    out["low_freq_factor"] = rope.low_freq_factor;
-    out["high_freq_factor"] = rope.high_freq_factor;
-  }
-  return out;
-}
-
-ordered_json id_json(const std::optional<int32_t>& id) {
-  return id ? ordered_json(*id) : ordered_json(nullptr);
-}
-
-ordered_json id_json(const std::vector<int32_t>& ids) {
-  if (ids.empty()) return nullptr;
-  return ids.size() == 1 ? ordered_json(ids.front()) : ordered_json(ids);
 }
 
 }  // namespace
 
 int64_t Config::covered_length() const {
   if (rope.type == RopeType::none || rope.type == RopeType::llama3) return max_positions;
-  return std::max(max_positions,
-                  static_cast<int64_t>(static_cast<double>(rope.original_length) * rope.factor + 1e-6));
+  return std::max(max_positions, static_cast<int64_t>(static_cast<double>(rope.original_length) * rope.factor + 1e-6));
 }
 
 Config read_config(const std::filesystem::path& folder_or_file) {
@@ -318,66 +272,11 @@ Config read_config(const std::filesystem::path& folder_or_file) {
   return read_fields(Fields(root, file.string()));
 }
 
-ordered_json config_json(const Config& c) {
-  ordered_json out = c.raw.is_object() ? c.raw : ordered_json::object();
-  const bool mistral = c.architecture == "MistralForCausalLM";
-  out["architectures"] = {c.architecture};
-  out["model_type"] = mistral ? "mistral" : "llama";
-  out["vocab_size"] = c.vocab_size;
-  out["hidden_size"] = c.hidden;
-  out["intermediate_size"] = c.intermediate;
-  out["num_hidden_layers"] = c.layers;
-  out["num_attention_heads"] = c.heads;
-  out["num_key_value_heads"] = c.kv_heads;
-  out["head_dim"] = c.head_dim;
-  out["hidden_act"] = "silu";
-  out["rms_norm_eps"] = c.rms_eps;
-  out["initializer_range"] = c.initializer_range;
-  out["tie_word_embeddings"] = c.tie_embeddings;
-  if (mistral) {
-    out["sliding_window"] = c.sliding_window > 0 ? ordered_json(c.sliding_window) : ordered_json(nullptr);
-  } else {
-    out["attention_bias"] = c.attention_bias;
-    out["mlp_bias"] = c.mlp_bias;
-  }
-  const Fields before(out, "config");
-  if (before.ids("eos_token_id", {-1}) != c.eos) out["eos_token_id"] = id_json(c.eos);
-  out["bos_token_id"] = id_json(c.bos);
-  out["pad_token_id"] = id_json(c.pad);
-  out["torch_dtype"] = c.dtype;
-  out["dtype"] = c.dtype;
-
-  out["max_position_embeddings"] = c.max_positions;
-  out["rope_theta"] = c.rope.theta;
-  out["rope_scaling"] = nullptr;
-  out["rope_parameters"] = rope_dictionary(c.rope);
-  out["rope_parameters"]["rope_theta"] = c.rope.theta;
-  out.erase("original_max_position_embeddings");
-  if (c.rope.type != RopeType::none) {
-    ordered_json& scaling = out["rope_scaling"] = rope_dictionary(c.rope);
-    scaling["type"] = scaling["rope_type"];
-    out["original_max_position_embeddings"] = c.rope.original_length;
-  }
-  return out;
-}
-
-void write_config(const Config& config, const std::filesystem::path& file) {
-  write_file_atomically(file, config_json(config).dump(2) + "\n");
-}
-
-ordered_json rope_to_json(const RopeSettings& rope) {
-  ordered_json out = rope_dictionary(rope);
-  out["rope_theta"] = rope.theta;
-  out["original_max_position_embeddings"] = rope.original_length;
-  return out;
-}
-
 RopeSettings rope_from_json(const ordered_json& json, int64_t head_dim, const std::string& where) {
   if (!json.is_object()) input_error("{}: the RoPE settings are no object", where);
   const ordered_json nothing = ordered_json::object();
   const Fields in(json, where);
-  return read_rope(&json, Fields(nothing, where), in.size("original_max_position_embeddings"), head_dim,
-                   "rope");
+  return read_rope(&json, Fields(nothing, where), in.size("original_max_position_embeddings"), head_dim, "rope");
 }
 
 }  // namespace longlora::model

@@ -21,8 +21,7 @@ void check_options(const recipe::Rope& wish) {
       {"ntk", {"factor"}},
       {"dynamic", {"factor", "theta"}},
       {"yarn",
-       {"factor", "theta", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim",
-        "truncate"}},
+       {"factor", "theta", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"}},
       {"longrope", {"factor", "theta", "attention_factor", "short_factor", "long_factor"}},
       {"llama3", {"factor", "theta", "low_freq_factor", "high_freq_factor"}},
   };
@@ -30,19 +29,18 @@ void check_options(const recipe::Rope& wish) {
   if (known == kOptions.end()) {
     usage_error("context.rope.type '{}' is unknown; known are model, ntk, {}", wish.type, rope_type_list());
   }
-  const std::vector<std::pair<const char*, bool>> given = {
-      {"factor", wish.factor.has_value()},
-      {"theta", wish.theta.has_value()},
-      {"attention_factor", wish.attention_factor.has_value()},
-      {"beta_fast", wish.beta_fast.has_value()},
-      {"beta_slow", wish.beta_slow.has_value()},
-      {"mscale", wish.mscale.has_value()},
-      {"mscale_all_dim", wish.mscale_all_dim.has_value()},
-      {"truncate", !wish.truncate},
-      {"short_factor", !wish.short_factor.empty()},
-      {"long_factor", !wish.long_factor.empty()},
-      {"low_freq_factor", wish.low_freq_factor.has_value()},
-      {"high_freq_factor", wish.high_freq_factor.has_value()}};
+  const std::vector<std::pair<const char*, bool>> given = {{"factor", wish.factor.has_value()},
+                                                           {"theta", wish.theta.has_value()},
+                                                           {"attention_factor", wish.attention_factor.has_value()},
+                                                           {"beta_fast", wish.beta_fast.has_value()},
+                                                           {"beta_slow", wish.beta_slow.has_value()},
+                                                           {"mscale", wish.mscale.has_value()},
+                                                           {"mscale_all_dim", wish.mscale_all_dim.has_value()},
+                                                           {"truncate", !wish.truncate},
+                                                           {"short_factor", !wish.short_factor.empty()},
+                                                           {"long_factor", !wish.long_factor.empty()},
+                                                           {"low_freq_factor", wish.low_freq_factor.has_value()},
+                                                           {"high_freq_factor", wish.high_freq_factor.has_value()}};
   for (const auto& [name, there] : given) {
     if (there && !known->second.contains(name)) {
       usage_error("context.rope.{} has no meaning with context.rope.type '{}'", name, wish.type);
@@ -70,8 +68,7 @@ Extension keep(const Config& config, const recipe::Rope& wish, int64_t length) {
         "context.rope.type: {}",
         length, covered, describe(config.rope),
         config.rope.type == RopeType::none
-            ? std::string(
-                  "linear (as LongLoRA), ntk, dynamic, yarn, longrope, llama3, or set context.rope.theta")
+            ? std::string("linear (as LongLoRA), ntk, dynamic, yarn, longrope, llama3, or set context.rope.theta")
             : fmt::format("{} with a greater factor, or set context.rope.theta", name_of(config.rope.type)));
   }
   out.description = fmt::format("the model's own: {} ({} tokens)", describe(out.config.rope), covered);
@@ -156,8 +153,8 @@ Extension extend(const Config& config, const recipe::Rope& wish, int64_t length)
     return out;
   }
   if (!wish.factor && !wish.theta && length <= config.covered_length()) {
-    out.description = fmt::format("the model's own: {} (covers {} tokens already)", describe(c.rope),
-                                  config.covered_length());
+    out.description =
+        fmt::format("the model's own: {} (covers {} tokens already)", describe(c.rope), config.covered_length());
     return out;
   }
   const double factor = total_factor(config, wish, length);
@@ -165,8 +162,8 @@ Extension extend(const Config& config, const recipe::Rope& wish, int64_t length)
   if (!law) {
     c.rope.theta = ntk_theta(config.rope.theta, factor, config.head_dim);
     c.max_positions = c.rope.original_length = reach;
-    out.description = fmt::format("ntk, factor {:.10g}, theta {:.10g} {} {:.10g} ({} {} {})", factor,
-                                  config.rope.theta, kArrow, c.rope.theta, before, kArrow, reach);
+    out.description = fmt::format("ntk, factor {:.10g}, theta {:.10g} {} {:.10g} ({} {} {})", factor, config.rope.theta,
+                                  kArrow, c.rope.theta, before, kArrow, reach);
     return out;
   }
   if (own == law && config.rope.attention_factor && !wish.attention_factor && factor != config.rope.factor) {

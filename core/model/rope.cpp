@@ -72,14 +72,12 @@ RopeFrequencies yarn(const RopeSettings& rope, int64_t head_dim) {
 // LongRoPE (arXiv 2402.13753): one factor a pair, another set for sequences beyond the original length.
 RopeFrequencies longrope(const RopeSettings& rope, int64_t head_dim, int64_t sequence_length) {
   RopeFrequencies out{plain(rope.theta, head_dim), 1.0};
-  const std::vector<double>& by =
-      sequence_length > rope.original_length ? rope.long_factor : rope.short_factor;
+  const std::vector<double>& by = sequence_length > rope.original_length ? rope.long_factor : rope.short_factor;
   for (size_t i = 0; i < out.inverse.size(); ++i) out.inverse[i] /= by[i];
   if (rope.attention_factor) {
     out.attention = *rope.attention_factor;
   } else if (rope.factor > 1.0) {
-    out.attention =
-        std::sqrt(1.0 + std::log(rope.factor) / std::log(static_cast<double>(rope.original_length)));
+    out.attention = std::sqrt(1.0 + std::log(rope.factor) / std::log(static_cast<double>(rope.original_length)));
   }
   return out;
 }
@@ -94,8 +92,7 @@ RopeFrequencies llama3(const RopeSettings& rope, int64_t head_dim) {
     if (wavelength > original / rope.low_freq_factor) {
       inverse /= rope.factor;
     } else if (wavelength >= original / rope.high_freq_factor) {
-      const double t =
-          (original / wavelength - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
+      const double t = (original / wavelength - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
       inverse = (1.0 - t) * inverse / rope.factor + t * inverse;
     }
   }
@@ -131,12 +128,9 @@ std::string fault_of(const RopeSettings& rope, int64_t head_dim) {
   const auto positive = [](double v) { return std::isfinite(v) && v > 0.0; };
   if (head_dim < 4 || head_dim % 2 != 0)
     return fmt::format("the head dimension {} is not even and at least 4", head_dim);
-  if (!std::isfinite(rope.theta) || rope.theta <= 1.0)
-    return fmt::format("theta {} is not above 1", rope.theta);
-  if (rope.original_length <= 0)
-    return fmt::format("the original length {} is not positive", rope.original_length);
-  if (!std::isfinite(rope.factor) || rope.factor < 1.0)
-    return fmt::format("factor {} is not at least 1", rope.factor);
+  if (!std::isfinite(rope.theta) || rope.theta <= 1.0) return fmt::format("theta {} is not above 1", rope.theta);
+  if (rope.original_length <= 0) return fmt::format("the original length {} is not positive", rope.original_length);
+  if (!std::isfinite(rope.factor) || rope.factor < 1.0) return fmt::format("factor {} is not at least 1", rope.factor);
   if (rope.attention_factor && !positive(*rope.attention_factor)) {
     return fmt::format("attention_factor {} is not positive", *rope.attention_factor);
   }
@@ -169,8 +163,8 @@ std::string fault_of(const RopeSettings& rope, int64_t head_dim) {
     case RopeType::llama3:
       if (!positive(rope.low_freq_factor) || !(rope.high_freq_factor > rope.low_freq_factor) ||
           !std::isfinite(rope.high_freq_factor)) {
-        return fmt::format("low_freq_factor {} and high_freq_factor {} are not in order",
-                           rope.low_freq_factor, rope.high_freq_factor);
+        return fmt::format("low_freq_factor {} and high_freq_factor {} are not in order", rope.low_freq_factor,
+                           rope.high_freq_factor);
       }
       return "";
   }

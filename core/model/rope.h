@@ -15,20 +15,19 @@ namespace longlora::model {
 enum class RopeType { none, linear, dynamic, yarn, longrope, llama3 };
 
 [[nodiscard]] std::string_view name_of(RopeType type);
-[[nodiscard]] std::optional<RopeType> rope_type_of(
-    std::string_view name);                  // "default" is none, "su" longrope
-[[nodiscard]] std::string rope_type_list();  // "none, linear, ..." for messages
+[[nodiscard]] std::optional<RopeType> rope_type_of(std::string_view name);  // "default" is none, "su" longrope
+[[nodiscard]] std::string rope_type_list();                                 // "none, linear, ..." for messages
 
 struct RopeSettings {
   RopeType type = RopeType::none;
   double theta = 10000.0;
-  double factor = 1.0;                            // over original_length; none: 1
-  int64_t original_length = 0;                    // tokens the model was pre-trained for, before this scaling
-  std::optional<double> attention_factor;         // yarn, longrope; empty: from the factor
-  std::optional<double> beta_fast, beta_slow;     // yarn; empty: 32, 1
-  std::optional<double> mscale, mscale_all_dim;   // yarn
-  bool truncate = true;                           // yarn
-  std::vector<double> short_factor, long_factor;  // longrope, d/2 numbers each
+  double factor = 1.0;                                   // over original_length; none: 1
+  int64_t original_length = 0;                           // tokens the model was pre-trained for, before this scaling
+  std::optional<double> attention_factor;                // yarn, longrope; empty: from the factor
+  std::optional<double> beta_fast, beta_slow;            // yarn; empty: 32, 1
+  std::optional<double> mscale, mscale_all_dim;          // yarn
+  bool truncate = true;                                  // yarn
+  std::vector<double> short_factor, long_factor;         // longrope, d/2 numbers each
   double low_freq_factor = 1.0, high_freq_factor = 4.0;  // llama3
   bool operator==(const RopeSettings&) const = default;
 };
@@ -43,8 +42,7 @@ struct RopeFrequencies {
 
 // Frequencies for a sequence of `sequence_length` tokens (highest position + 1): only `dynamic` and
 // `longrope` depend on it. Settings must be without fault.
-[[nodiscard]] RopeFrequencies frequencies(const RopeSettings& rope, int64_t head_dim,
-                                          int64_t sequence_length);
+[[nodiscard]] RopeFrequencies frequencies(const RopeSettings& rope, int64_t head_dim, int64_t sequence_length);
 
 // "NTK-aware" scaling: the theta that stretches the slowest pair by `factor` and leaves the fastest alone,
 // theta * factor^(d/(d-2)). A model extended this way is a plain one with this theta.

@@ -19,10 +19,9 @@ const fs::path kConfigs = fs::path(LONGLORA_SOURCE_DIR) / "test/golden/configs";
 
 bool same_model(const Config& a, const Config& b) {
   return a.architecture == b.architecture && a.vocab_size == b.vocab_size && a.hidden == b.hidden &&
-         a.intermediate == b.intermediate && a.layers == b.layers && a.heads == b.heads &&
-         a.kv_heads == b.kv_heads && a.head_dim == b.head_dim && a.rms_eps == b.rms_eps &&
-         a.tie_embeddings == b.tie_embeddings && a.attention_bias == b.attention_bias &&
-         a.mlp_bias == b.mlp_bias && a.max_positions == b.max_positions &&
+         a.intermediate == b.intermediate && a.layers == b.layers && a.heads == b.heads && a.kv_heads == b.kv_heads &&
+         a.head_dim == b.head_dim && a.rms_eps == b.rms_eps && a.tie_embeddings == b.tie_embeddings &&
+         a.attention_bias == b.attention_bias && a.mlp_bias == b.mlp_bias && a.max_positions == b.max_positions &&
          a.sliding_window == b.sliding_window && a.rope == b.rope && a.bos == b.bos && a.pad == b.pad &&
          a.eos == b.eos && a.dtype == b.dtype;
 }
@@ -96,8 +95,7 @@ TEST_CASE("a config written and read again is the same, in both spellings", "[co
     const Config again = read_config(folder.path());
     CHECK(same_model(again, c));
     CHECK(config_json(again) == config_json(c));
-    for (const char* spelling :
-         {"rope_scaling", "rope_parameters"}) {  // an old reader sees one, a new the other
+    for (const char* spelling : {"rope_scaling", "rope_parameters"}) {  // an old reader sees one, a new the other
       ordered_json one = config_json(c);
       one.erase(spelling);
       if (std::string(spelling) == "rope_scaling") one.erase("rope_theta");
@@ -135,16 +133,14 @@ TEST_CASE("fields that are absent take the architecture's defaults", "[config]")
   CHECK(c.eos == std::vector<int32_t>{2});
   CHECK_FALSE(c.bos);
   CHECK(c.dtype == "float32");
-  CHECK(read_with({{"architectures", {"MistralForCausalLM"}}, {"num_key_value_heads", 4}}).sliding_window ==
-        4096);
+  CHECK(read_with({{"architectures", {"MistralForCausalLM"}}, {"num_key_value_heads", 4}}).sliding_window == 4096);
 }
 
 TEST_CASE("older spellings of RoPE settings are understood", "[config]") {
   const std::vector<double> ones(4, 1.0), ramp = {1, 2, 3, 4};
-  const Config su =
-      read_with({{"max_position_embeddings", 8192},
-                 {"original_max_position_embeddings", 2048},
-                 {"rope_scaling", {{"type", "su"}, {"short_factor", ones}, {"long_factor", ramp}}}});
+  const Config su = read_with({{"max_position_embeddings", 8192},
+                               {"original_max_position_embeddings", 2048},
+                               {"rope_scaling", {{"type", "su"}, {"short_factor", ones}, {"long_factor", ramp}}}});
   CHECK(su.rope.type == RopeType::longrope);
   CHECK(su.rope.original_length == 2048);
   CHECK(su.rope.factor == 4.0);
@@ -159,8 +155,7 @@ TEST_CASE("older spellings of RoPE settings are understood", "[config]") {
 }
 
 TEST_CASE("RoPE settings stand alone as JSON", "[config]") {
-  for (const char* name :
-       {"v4_llama2", "v4_linear", "v5_dynamic", "v5_yarn", "v5_longrope", "v5_llama3_gqa"}) {
+  for (const char* name : {"v4_llama2", "v4_linear", "v5_dynamic", "v5_yarn", "v5_longrope", "v5_llama3_gqa"}) {
     INFO(name);
     const Config c = read_config(kConfigs / fmt::format("{}.json", name));
     CHECK(rope_from_json(rope_to_json(c.rope), c.head_dim, "here") == c.rope);
@@ -173,8 +168,7 @@ TEST_CASE("RoPE settings stand alone as JSON", "[config]") {
 TEST_CASE("configs that cannot be used are refused with the field's name", "[config]") {
   const ordered_json linear = {{"type", "linear"}, {"factor", 2.0}};
   const std::vector<std::pair<ordered_json, std::string>> cases = {
-      {{{"architectures", {"Qwen2ForCausalLM"}}},
-       "Qwen2ForCausalLM; supported are LlamaForCausalLM and Mistral"},
+      {{{"architectures", {"Qwen2ForCausalLM"}}}, "Qwen2ForCausalLM; supported are LlamaForCausalLM and Mistral"},
       {{{"architectures", ordered_json::array()}}, "'architectures'"},
       {{{"architectures", "REMOVE"}, {"model_type", "gemma"}}, "gemma; supported are"},
       {{{"architectures", "REMOVE"}, {"model_type", "REMOVE"}}, "'architectures' is missing"},
@@ -200,27 +194,22 @@ TEST_CASE("configs that cannot be used are refused with the field's name", "[con
       {{{"torch_dtype", "int8"}}, "floating-point"},
       {{{"partial_rotary_factor", 0.5}}, "partly rotated"},
       {{{"rope_scaling", 3}}, "not an object"},
-      {{{"rope_scaling", {{"type", "banana"}, {"factor", 2.0}}}},
-       "'banana' is unknown; known are none, linear"},
+      {{{"rope_scaling", {{"type", "banana"}, {"factor", 2.0}}}}, "'banana' is unknown; known are none, linear"},
       {{{"rope_scaling", {{"type", "linear"}}}}, "'factor' is missing"},
       {{{"rope_scaling", {{"type", "linear"}, {"factor", 0.5}}}}, "factor 0.5 is not at least 1"},
       {{{"rope_scaling", {{"type", "linear"}, {"factor", "2"}}}}, "a number is needed"},
       {{{"rope_scaling", linear}, {"rope_theta", -1}}, "theta -1 is not above 1"},
-      {{{"rope_scaling",
-         {{"type", "longrope"}, {"factor", 2.0}, {"short_factor", {1}}, {"long_factor", {1}}}}},
+      {{{"rope_scaling", {{"type", "longrope"}, {"factor", 2.0}, {"short_factor", {1}}, {"long_factor", {1}}}}},
        "short_factor has 1 numbers"},
       {{{"rope_scaling", {{"type", "llama3"}, {"factor", 2.0}}}}, "'low_freq_factor' is missing"},
-      {{{"rope_scaling", {{"type", "yarn"}, {"factor", 2.0}, {"beta_fast", 1}, {"beta_slow", 2}}}},
-       "not in order"},
+      {{{"rope_scaling", {{"type", "yarn"}, {"factor", 2.0}, {"beta_fast", 1}, {"beta_slow", 2}}}}, "not in order"},
       {{{"rope_scaling", {{"type", "yarn"}, {"factor", 2.0}, {"original_max_position_embeddings", 128}}},
         {"original_max_position_embeddings", 256}},
        "256 at the top level and 128"},
       {{{"rope_parameters", {{"full_attention", {{"rope_type", "default"}}}}}}, "'full_attention'"},
       {{{"rope_parameters", linear}}, "not refused"},
-      {{{"rope_parameters", linear}, {"rope_scaling", {{"type", "linear"}, {"factor", 4.0}}}},
-       "different things"},
-      {{{"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 1e6}}}, {"rope_theta", 1e4}},
-       "different things"},
+      {{{"rope_parameters", linear}, {"rope_scaling", {{"type", "linear"}, {"factor", 4.0}}}}, "different things"},
+      {{{"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 1e6}}}, {"rope_theta", 1e4}}, "different things"},
   };
   for (const auto& [changes, message] : cases) {
     INFO(changes.dump());

@@ -80,8 +80,7 @@ TEST_CASE("frequencies of every law equal transformers' in float64", "[rope]") {
     const std::vector<double> expected = golden["inverse"];
     REQUIRE(f.inverse.size() == expected.size());
     double worst = 0.0;
-    for (size_t i = 0; i < expected.size(); ++i)
-      worst = std::max(worst, std::abs(f.inverse[i] / expected[i] - 1.0));
+    for (size_t i = 0; i < expected.size(); ++i) worst = std::max(worst, std::abs(f.inverse[i] / expected[i] - 1.0));
     CHECK(worst < 4e-14);  // a pow of theta up to 1e7 with a rounded exponent: some tens of 2^-53
   }
 }
@@ -91,8 +90,7 @@ TEST_CASE("ntk is the theta that interpolates the slowest pair and leaves the fa
   const double theta = ntk_theta(1e4, 8.0, config.head_dim);
   RopeSettings plain = config.rope, stretched = config.rope;
   stretched.theta = theta;
-  const auto a = frequencies(plain, config.head_dim, 1).inverse,
-             b = frequencies(stretched, config.head_dim, 1).inverse;
+  const auto a = frequencies(plain, config.head_dim, 1).inverse, b = frequencies(stretched, config.head_dim, 1).inverse;
   CHECK(b.front() == a.front());
   CHECK(b.back() == Approx(a.back() / 8.0).epsilon(1e-13));
   CHECK(ntk_theta(5e5, 8.0, 128) == Approx(4.1341e6).epsilon(1e-4));
@@ -201,12 +199,10 @@ TEST_CASE("a scaled model takes its own law further and no other", "[rope]") {
 TEST_CASE("wishes that cannot be met say so", "[rope]") {
   CHECK_THAT(refusal(small(), wish("linear", 2.0), 512), Catch::Contains("covers 256 tokens"));
   CHECK_THAT(refusal(small(), wish("banana"), 512), Catch::Contains("'banana' is unknown"));
-  CHECK_THAT(refusal(small(), wish("model", 2.0), 128),
-             Catch::Contains("context.rope.factor has no meaning"));
+  CHECK_THAT(refusal(small(), wish("model", 2.0), 128), Catch::Contains("context.rope.factor has no meaning"));
   recipe::Rope rope = wish("linear");
   rope.beta_fast = 3.0;
-  CHECK_THAT(refusal(small(), rope, 512),
-             Catch::Contains("beta_fast has no meaning with context.rope.type 'linear'"));
+  CHECK_THAT(refusal(small(), rope, 512), Catch::Contains("beta_fast has no meaning with context.rope.type 'linear'"));
   rope = wish("ntk");
   rope.theta = 5e5;
   CHECK_THAT(refusal(small(), rope, 512), Catch::Contains("theta has no meaning"));

@@ -1,0 +1,183 @@
+#include "core/adapt/merge.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+#include "core/adapt/companions.h"
+#include "core/base/error.h"
+#include "core/base/signal.h"
+#include "core/io/adapter.h"
+#include "core/io/context_record.h"
+#include "core/model/config.h"
+#include "core/model/tensors.h"
+
+namespace longlora::adapt {
+namespace {
+
+constexpr int64_t kWorkElements = int64_t{1} << 24;  // of a matrix computed at once, in float32: 64 MiB
+
+// What happens to one tensor of the base.
+struct Change {
+  const io::TensorView* replacement = nullptr;
+  std::vector<const io::Adapter::LowRank*> low_rank;
+};
+
+// Rows [first, first + rows) of B A, as the base's matrix lies: [out, in], or [vocab, hidden] for an embedding.
+at::Tensor& add_low_rank(at::Tensor& w, const io::Adapter::LowRank& lora, int64_t first, int64_t rows) {
+  const at::Tensor a = model::as_tensor(lora.a), b = model::as_tensor(lora.b);
+  const at::Tensor left = lora.embedding ? a.narrow(1, first, rows).t() : b.narrow(0, first, rows);  // [rows, r]
+  const at::Tensor right = lora.embedding ? b.t() : a;                                               // [r, columns]
+  return w.addmm_(left.to(at::kFloat), right.to(at::kFloat), 1, lora.scale);
+}
+
+// Writes one tensor of the result in its output type.
+void fill(const io::TensorView& base, const Change& change, at::ScalarType type, std::span<std::byte> out) {
+  if (stop_requested()) throw Error(Exit::interrupted, "stopped by a signal; nothing was written, run again");
+  const io::TensorView& from = change.replacement != nullptr ? *change.replacement : base;
+  const at::Tensor in = model::as_tensor(from);
+  if (change.low_rank.empty() && in.scalar_type() == type) {
+    std::memcpy(out.data(), from.bytes.data(), out.size());
+    return;
+  }
+  at::Tensor result = at::from_blob(out.data(), base.shape, type);
+  if (change.low_rank.empty()) {
+    result.copy_(in);
+    return;
+  }
+  const int64_t step = std::max<int64_t>(1, kWorkElements / std::max<int64_t>(1, in.size(1)));
+  for (int64_t first = 0; first < in.size(0); first += step) {
+    const int64_t rows = std::min(step, in.size(0) - first);
+    at::Tensor w = in.narrow(0, first, rows).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+    for (const io::Adapter::LowRank* lora : change.low_rank) add_low_rank(w, *lora, first, rows);
+    result.narrow(0, first, rows).copy_(w);
+  }
+}
+
+std::map<std::string, Change> changes_of(const std::vector<io::Adapter>& adapters) {
+  std::map<std::string, Change> changes;
+  for (const io::Adapter& adapter : adapters) {
+    for (const auto& [name, view] : adapter.replaced()) {
+      const io::TensorView*& place = changes[name].replacement;
+      if (place != nullptr) {
+        input_error("{}: replaces '{}', and so does another of the adapters; they cannot be added up",
+                    adapter.folder().string(), name);
+      }
+      place = &view;
+    }
+    for (const auto& [module, lora] : adapter.low_rank()) changes[module + ".weight"].low_rank.push_back(&lora);
+  }
+  return changes;
+}
+
+// The base's config with the context that the adapters were trained for; `context` says it in a line.
+model::Config merged_config(const MergeOptions& options, const io::TensorStore& base, std::string& context) {
+  model::Config config = model::read_config(options.model);
+  context = fmt::format("{} tokens, as in {}: no adapter has a {}", config.covered_length(), options.model.string(),
+                        io::kContextRecordFile);
+  const std::string fingerprint = io::model_fingerprint(base);
+  std::optional<fs::path> whence;
+  for (const fs::path& folder : options.adapters) {
+    const std::optional<io::ContextRecord> record = io::read_context_record(folder);
+    if (!record) continue;
+    const std::string where = (folder / io::kContextRecordFile).string();
+    if (!record->base_fingerprint.empty() && record->base_fingerprint != fingerprint) {
+      input_error(
+          "{}: the adapter was trained on another base than {}: on '{}', whose weights have the fingerprint {}, "
+          "not {}",
+          where, options.model.string(), record->base_model, record->base_fingerprint, fingerprint);
+    }
+    const model::RopeSettings rope = model::rope_from_json(record->rope, config.head_dim, where);
+    if (whence && (rope != config.rope || record->max_positions != config.max_positions)) {
+      input_error("{}: its context settings are not those of {}", where, whence->string());
+    }
+    config.rope = rope;
+    config.max_positions = record->max_positions;
+    if (rope.type == model::RopeType::none) config.rope.original_length = config.max_positions;
+    whence = where;
+    context = fmt::format("{} tokens, RoPE {}, from {}", record->context_length, model::name_of(rope.type), where);
+  }
+  if (options.dtype) config.dtype = std::string(io::torch_name_of(*options.dtype));
+  return config;
+}
+
+void check_folders(const MergeOptions& options) {
+  if (options.adapters.empty()) usage_error("merge: give at least one --adapter");
+  const auto plain = [](const fs::path& path) {  // no links, no trailing slash
+    const fs::path whole = fs::weakly_canonical(path);
+    return whole.has_filename() ? whole : whole.parent_path();
+  };
+  const auto holds = [&](const fs::path& outer, const fs::path& inner) {  // or is the same
+    const fs::path o = plain(outer), i = plain(inner);
+    return std::mismatch(o.begin(), o.end(), i.begin(), i.end()).first == o.end();
+  };
+  std::vector<fs::path> inputs = options.adapters;
+  inputs.push_back(options.model);
+  for (const fs::path& input : inputs) {
+    if (!fs::is_directory(input)) input_error("{}: no such folder", input.string());
+    if (holds(options.out, input)) {
+      usage_error("{}: the output may not be or hold the input folder {}", options.out.string(), input.string());
+    }
+  }
+}
+
+// The finished folder against what it should hold.
+void check_result(const fs::path& folder, const std::vector<std::pair<std::string, std::vector<int64_t>>>& expected,
+                  const model::Config& config) {
+  const io::TensorStore written(folder);
+  const model::Config again = model::read_config(folder);
+  bool same = written.tensors().size() == expected.size() && again.rope == config.rope &&
+              again.max_positions == config.max_positions;
+  for (const auto& [name, shape] : expected) same = same && written.contains(name) && written.at(name).shape == shape;
+  if (!same) fail("{}: read back after writing, the folder is not what was written", folder.string());
+}
+
+}  // namespace
+
+MergeReport merge(const MergeOptions& options, const std::function<void(int64_t, int64_t)>& progress) {
+  check_folders(options);
+  const io::TensorStore base(options.model);
+  std::vector<io::Adapter> adapters;
+  for (const fs::path& folder : options.adapters) adapters.emplace_back(folder);
+  MergeReport report;
+  const model::Config config = merged_config(options, base, report.context);
+  for (const io::Adapter& adapter : adapters) adapter.check_against(base, config.tie_embeddings);
+  const std::map<std::string, Change> changes = changes_of(adapters);
+
+  int64_t done = 0;
+  std::vector<io::TensorSource> sources;
+  std::vector<std::pair<std::string, std::vector<int64_t>>> expected;
+  for (const auto& [name, view] : base.tensors()) {
+    // Old checkpoints hold buffers of the old RoPE settings, and a copy of a tied head: neither is the model's.
+    if (name.ends_with(".rotary_emb.inv_freq") || (config.tie_embeddings && name == "lm_head.weight")) continue;
+    const at::ScalarType stored = model::scalar_type(view.dtype);
+    if (!at::isFloatingType(stored)) {
+      input_error("{}: tensor '{}' is {}; the unquantized checkpoint is needed", options.model.string(), name,
+                  io::name_of(view.dtype));
+    }
+    const auto found = changes.find(name);
+    const Change change = found == changes.end() ? Change{} : found->second;
+    const io::DType type = options.dtype.value_or(view.dtype);
+    report.low_rank += !change.low_rank.empty();
+    report.replaced += change.replacement != nullptr;
+    sources.push_back({name, type, view.shape, [&, from = view, change, type](std::span<std::byte> out) {
+                         fill(from, change, model::scalar_type(type), out);
+                         progress(done += static_cast<int64_t>(out.size()), report.bytes);
+                       }});
+    report.bytes += io::byte_count(sources.back());
+    expected.emplace_back(name, view.shape);
+  }
+  report.tensors = static_cast<int64_t>(sources.size());
+
+  AtomicFolder out(options.out, options.overwrite);
+  io::write_sharded(out.path(), std::move(sources), options.max_shard_bytes);
+  model::write_config(config, out.path() / "config.json");
+  copy_companions(options.model, out.path(), config.covered_length());
+  check_result(out.path(), expected, config);
+  out.commit();
+  return report;
+}
+
+}  // namespace longlora::adapt

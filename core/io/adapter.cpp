@@ -1,0 +1,163 @@
+#include "core/io/adapter.h"
+
+#include <algorithm>
+#include <optional>
+#include <set>
+
+#include "core/base/error.h"
+#include "core/base/nearest.h"
+
+namespace longlora::io {
+namespace {
+
+constexpr std::string_view kPrefix = "base_model.model.";
+
+// The part of `name` before `suffix`, if it ends so.
+std::optional<std::string> before(const std::string& name, std::string_view suffix) {
+  if (!name.ends_with(suffix)) return std::nullopt;
+  return name.substr(0, name.size() - suffix.size());
+}
+
+// "a, b, c and 5 more"
+std::string some(const std::vector<std::string>& names) {
+  constexpr size_t kShown = 3;
+  std::string text = fmt::format("{}", fmt::join(names.begin(), names.begin() + std::min(names.size(), kShown), ", "));
+  if (names.size() > kShown) text += fmt::format(" and {} more", names.size() - kShown);
+  return text;
+}
+
+struct Pair {
+  std::optional<TensorView> a, b;
+  bool embedding = false;
+};
+
+}  // namespace
+
+std::string adapter_name(const std::string& base_name) {
+  return std::string(kPrefix) + base_name;
+}
+std::string lora_a_name(const std::string& module) {
+  return adapter_name(module) + ".lora_A.weight";
+}
+std::string lora_b_name(const std::string& module) {
+  return adapter_name(module) + ".lora_B.weight";
+}
+
+std::vector<std::string> saved_modules(const std::vector<std::string>& also) {
+  std::vector<std::string> modules;
+  for (const std::string& what : also) {
+    if (what == "embed") modules.push_back("embed_tokens");
+    if (what == "norm") modules.insert(modules.end(), {"input_layernorm", "post_attention_layernorm", "norm"});
+    if (what == "lm_head") modules.push_back("lm_head");
+  }
+  return modules;
+}
+
+Adapter::Adapter(const fs::path& folder) : config_(read_adapter_config(folder)), store_(folder, "adapter_model") {
+  const std::string where = folder.string();
+  std::map<std::string, Pair> pairs;
+  std::set<std::string> whole;  // modules trained whole
+  for (const auto& [name, view] : store_.tensors()) {
+    if (!name.starts_with(kPrefix)) {
+      input_error("{}: tensor '{}' does not begin with '{}' as PEFT's do", where, name, kPrefix);
+    }
+    const std::string own = name.substr(kPrefix.size());
+    if (view.dtype != DType::f32 && view.dtype != DType::f16 && view.dtype != DType::bf16 && view.dtype != DType::f64) {
+      input_error("{}: tensor '{}' is {}; floating-point values are needed", where, name, name_of(view.dtype));
+    }
+    if (const auto module = before(own, ".lora_A.weight")) {
+      pairs[*module].a = view;
+    } else if (const auto module_b = before(own, ".lora_B.weight")) {
+      pairs[*module_b].b = view;
+    } else if (const auto embedding = before(own, ".lora_embedding_A")) {
+      pairs[*embedding].a = view;
+      pairs[*embedding].embedding = true;
+    } else if (const auto embedding_b = before(own, ".lora_embedding_B")) {
+      pairs[*embedding_b].b = view;
+      pairs[*embedding_b].embedding = true;
+    } else if (const auto base = before(own, ".base_layer.weight")) {
+      replaced_.emplace(*base + ".weight", view);  // PEFT saves a targeted embedding's own weight beside its LoRA
+    } else if (own.find(".lora_") != own.npos || own.find("token_adapter") != own.npos) {
+      input_error("{}: tensor '{}' is of a kind that is not supported", where, name);
+    } else {
+      replaced_.emplace(own, view);
+      whole.insert(before(own, ".weight").value_or(own));
+    }
+  }
+  for (const auto& [module, pair] : pairs) {
+    if (whole.contains(module)) input_error("{}: module '{}' has both LoRA and a weight of its own", where, module);
+    if (!pair.a || !pair.b) {
+      input_error("{}: module '{}' has only its {} matrix", where, module, pair.a ? "A" : "B");
+    }
+    const int64_t rank = config_.rank_of(module);
+    if (pair.a->shape.size() != 2 || pair.b->shape.size() != 2 || pair.a->shape[0] != rank ||
+        pair.b->shape[1] != rank) {
+      input_error("{}: module '{}': A {} and B {} are not of rank {}, which adapter_config.json gives", where, module,
+                  shape_text(pair.a->shape), shape_text(pair.b->shape), rank);
+    }
+    low_rank_.emplace(module, LowRank{*pair.a, *pair.b, rank, config_.scale_of(module), pair.embedding});
+  }
+}
+
+void Adapter::check_against(const TensorStore& base, bool tied_embeddings) const {
+  const std::string where = folder().string(), of = base.path().string();
+  for (const auto& [module, lora] : low_rank_) {
+    const std::string name = module + ".weight";
+    if (tied_embeddings && (module == "lm_head" || module.ends_with("embed_tokens"))) {
+      input_error(
+          "{}: has LoRA for '{}', but in {} embeddings and lm_head are one tied matrix, which it would change "
+          "in both places",
+          where, module, of);
+    }
+    if (!base.contains(name)) {
+      const std::vector<std::string> known = base.names();
+      input_error("{}: has LoRA for '{}', which {} does not have{}", where, module, of, did_you_mean(name, known));
+    }
+    const std::vector<int64_t> own =
+        lora.embedding ? std::vector{lora.a.shape[1], lora.b.shape[0]} : std::vector{lora.b.shape[0], lora.a.shape[1]};
+    if (base.at(name).shape != own) {
+      input_error("{}: LoRA for '{}' is for a matrix of {}, in {} it is {}", where, module, shape_text(own), of,
+                  shape_text(base.at(name).shape));
+    }
+  }
+  for (const auto& [name, view] : replaced_) {
+    if (tied_embeddings && name == "lm_head.weight") {
+      input_error("{}: has '{}', but in {} embeddings and lm_head are one tied matrix", where, name, of);
+    }
+    if (!base.contains(name)) {
+      const std::vector<std::string> known = base.names();
+      input_error("{}: has '{}', which {} does not have{}", where, name, of, did_you_mean(name, known));
+    }
+    if (base.at(name).shape != view.shape) {
+      input_error("{}: '{}' is {}, in {} it is {}", where, name, shape_text(view.shape), of,
+                  shape_text(base.at(name).shape));
+    }
+  }
+  std::vector<std::string> missing;
+  std::set<std::string> found;
+  for (const auto& [name, view] : base.tensors()) {
+    const auto module = before(name, ".weight");
+    if (!module) continue;
+    for (const std::string& target : config_.targets) {
+      const bool matches = *module == target || module->ends_with("." + target);
+      if (matches && !config_.some_layers_only && !low_rank_.contains(*module)) missing.push_back(*module);
+    }
+    for (const std::string& saved : config_.modules_to_save) {
+      if (!module->ends_with(saved)) continue;
+      found.insert(saved);
+      const bool tied_head = tied_embeddings && *module == "lm_head";
+      if (!tied_head && !replaced_.contains(name)) missing.push_back(*module);
+    }
+  }
+  if (!missing.empty()) {
+    input_error("{}: adapter_config.json promises {}, but {} holds no tensors for it", where, some(missing),
+                "adapter_model.safetensors");
+  }
+  for (const std::string& saved : config_.modules_to_save) {
+    if (!found.contains(saved) && !(tied_embeddings && saved == "lm_head")) {
+      input_error("{}: modules_to_save names '{}', which matches nothing in {}", where, saved, of);
+    }
+  }
+}
+
+}  // namespace longlora::io

@@ -1,0 +1,324 @@
+// Merging against PEFT's own merge in float64, and everything that must not be merged silently.
+#include <ATen/ATen.h>
+
+#include <catch2/catch.hpp>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "core/adapt/merge.h"
+#include "core/base/error.h"
+#include "core/io/adapter.h"
+#include "core/io/context_record.h"
+#include "core/model/extend.h"
+#include "core/model/tensors.h"
+#include "test/unit/temporary_folder.h"
+
+using namespace longlora;
+using nlohmann::ordered_json;
+
+namespace {
+
+const fs::path kGolden = fs::path(LONGLORA_SOURCE_DIR) / "test/golden/merge";
+const auto kQuiet = [](int64_t, int64_t) {};
+
+// A folder's files copied, its tensors held so that they can be changed and written again.
+struct Workshop {
+  test::TemporaryFolder temporary;
+  fs::path base = temporary.path() / "base", adapter = temporary.path() / "adapter", out = temporary.path() / "out";
+  explicit Workshop(const std::string& which = "lora") {
+    fs::copy(kGolden / "base", base);
+    fs::copy(kGolden / which, adapter);
+  }
+  [[nodiscard]] adapt::MergeOptions options() const { return {.model = base, .adapters = {adapter}, .out = out}; }
+
+  using Tensors = std::map<std::string, at::Tensor>;
+  static void change(const fs::path& file, const std::function<void(Tensors&)>& edit) {
+    Tensors tensors;
+    {
+      const io::SafetensorsFile in(file);
+      for (const auto& [name, view] : in.tensors()) tensors[name] = model::as_tensor(view).clone();
+    }
+    edit(tensors);
+    std::vector<io::TensorSource> sources;
+    for (const auto& [name, tensor] : tensors) sources.push_back(model::source(name, tensor, tensor.scalar_type()));
+    io::write_safetensors(file, sources);
+  }
+  void change_adapter(const std::function<void(Tensors&)>& edit) const {
+    change(adapter / "adapter_model.safetensors", edit);
+  }
+  void change_base(const std::function<void(Tensors&)>& edit) const { change(base / "model.safetensors", edit); }
+  static void change_json(const fs::path& file, const ordered_json& changes) {
+    ordered_json root = ordered_json::parse(read_file(file));
+    root.update(changes);
+    test::write_file(file, root.dump());
+  }
+  void record(int64_t length) const {
+    recipe::Rope rope;
+    rope.type = "linear";
+    const model::Config config = model::extend(model::read_config(base), rope, length).config;
+    io::write_context_record({.version = "0.1.0",
+                              .context_length = length,
+                              .max_positions = config.max_positions,
+                              .rope = model::rope_to_json(config.rope),
+                              .group_size = length / 4,
+                              .base_model = base.string(),
+                              .base_fingerprint = io::model_fingerprint(io::TensorStore(base)),
+                              .recipe = {{"seed", 42}}},
+                             adapter);
+  }
+  [[nodiscard]] std::string refusal(Exit code = Exit::input) const {
+    std::string message = "not refused";
+    try {
+      (void)adapt::merge(options(), kQuiet);
+    } catch (const Error& error) {
+      CHECK(error.code() == code);
+      message = error.what();
+    }
+    CHECK_FALSE(fs::exists(out));
+    for (const auto& entry : fs::directory_iterator(temporary.path())) {
+      CHECK(entry.path().filename().string().find("partial") == std::string::npos);
+    }
+    return message;
+  }
+};
+
+// Elements that differ from the exact result rounded once to `type`.
+int64_t differences(const fs::path& folder, const std::string& golden, at::ScalarType type) {
+  const io::TensorStore ours(folder), exact(kGolden / golden);
+  CHECK(ours.names() == exact.names());
+  int64_t count = 0;
+  for (const auto& [name, view] : exact.tensors()) {
+    const at::Tensor mine = model::as_tensor(ours.at(name));
+    CHECK(mine.scalar_type() == type);
+    count += mine.ne(model::as_tensor(view).to(type)).sum().item<int64_t>();
+  }
+  return count;
+}
+
+}  // namespace
+
+TEST_CASE("merging equals the exact sum rounded once to the base's bfloat16", "[merge]") {
+  for (const std::string which : {"lora", "patterns"}) {
+    INFO(which);
+    const Workshop w(which);
+    const adapt::MergeReport report = adapt::merge(w.options(), kQuiet);
+    CHECK(differences(w.out, "merged_" + which + ".safetensors", at::kBFloat16) == 0);
+    CHECK(report.tensors == 21);
+    CHECK(report.low_rank == (which == "lora" ? 8 : 5));
+    CHECK(report.replaced == (which == "lora" ? 6 : 1));
+    CHECK(ordered_json::parse(read_file(w.out / "config.json"))["torch_dtype"] == "bfloat16");
+  }
+}
+
+TEST_CASE("merging to float32 is within float32's rounding", "[merge]") {
+  for (const std::string which : {"lora", "patterns"}) {
+    const Workshop w(which);
+    adapt::MergeOptions options = w.options();
+    options.dtype = io::DType::f32;
+    (void)adapt::merge(options, kQuiet);
+    const io::TensorStore ours(w.out), exact(kGolden / ("merged_" + which + ".safetensors"));
+    for (const auto& [name, view] : exact.tensors()) {
+      INFO(name);
+      const at::Tensor error = (model::as_tensor(ours.at(name)).to(at::kDouble) - model::as_tensor(view)).abs();
+      CHECK(error.max().item<double>() <= 4e-7);  // sums of at most 5 terms below 2 in size
+    }
+    CHECK(model::read_config(w.out).dtype == "float32");
+  }
+}
+
+TEST_CASE("large matrices are merged in several blocks of rows", "[merge]") {
+  const Workshop w;
+  const int64_t rows = 5000, columns = 4096;  // more than one block of 2^24 elements
+  at::manual_seed(3);
+  const at::Tensor weight = at::randn({rows, columns}), a = at::randn({4, columns}), b = at::randn({rows, 4});
+  w.change_base([&](auto& t) { t["model.layers.0.self_attn.q_proj.weight"] = weight; });
+  w.change_adapter([&](auto& t) {
+    t["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"] = a;
+    t["base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"] = b;
+  });
+  (void)adapt::merge(w.options(), kQuiet);
+  const io::TensorStore ours(w.out);
+  const at::Tensor got = model::as_tensor(ours.at("model.layers.0.self_attn.q_proj.weight"));
+  const at::Tensor exact = weight.to(at::kDouble) + 2.0 * at::mm(b.to(at::kDouble), a.to(at::kDouble));
+  CHECK((got.to(at::kDouble) - exact).abs().max().item<double>() < 1e-4);
+}
+
+TEST_CASE("several adapters are added up", "[merge]") {
+  const Workshop w;
+  const fs::path second = w.temporary.path() / "second";
+  fs::copy(w.adapter, second);
+  const auto only_lora = [](auto& tensors) {
+    std::erase_if(tensors, [](const auto& item) { return item.first.find("lora_") == std::string::npos; });
+  };
+  w.change_adapter(only_lora);
+  Workshop::change(second / "adapter_model.safetensors", only_lora);
+  for (const fs::path& folder : {w.adapter, second}) {
+    Workshop::change_json(folder / "adapter_config.json", {{"modules_to_save", nullptr}});
+  }
+  adapt::MergeOptions options = w.options();
+  options.adapters.push_back(second);
+  options.dtype = io::DType::f32;
+  (void)adapt::merge(options, kQuiet);
+  const io::TensorStore both(w.out), base(w.base), one(kGolden / "merged_lora.safetensors");
+  const std::string q = "model.layers.1.self_attn.q_proj.weight";
+  const at::Tensor w0 = model::as_tensor(base.at(q)).to(at::kDouble), w1 = model::as_tensor(one.at(q));
+  const at::Tensor sum = model::as_tensor(both.at(q)).to(at::kDouble);
+  CHECK((sum - (2.0 * w1 - w0)).abs().max().item<double>() < 1e-6);
+}
+
+TEST_CASE("two adapters that replace the same weights are refused", "[merge]") {
+  const Workshop w;
+  adapt::MergeOptions options = w.options();
+  options.adapters.push_back(w.temporary.path() / "second");
+  fs::copy(w.adapter, options.adapters.back());
+  CHECK_THROWS_WITH(adapt::merge(options, kQuiet), Catch::Contains("so does another"));
+}
+
+TEST_CASE("the context settings travel with the adapter into config.json", "[merge]") {
+  const Workshop w;
+  w.record(256);
+  test::write_file(w.base / "tokenizer_config.json", R"({"model_max_length": 64, "bos_token": "<s>"})");
+  test::write_file(w.base / "tokenizer.model", "pieces");
+  test::write_file(w.base / "pytorch_model.bin", "stale");
+  const adapt::MergeReport report = adapt::merge(w.options(), kQuiet);
+  const model::Config config = model::read_config(w.out);
+  CHECK(config.rope.type == model::RopeType::linear);
+  CHECK(config.rope.factor == 4.0);
+  CHECK(config.rope.original_length == 64);
+  CHECK(config.max_positions == 256);
+  CHECK_THAT(report.context, Catch::StartsWith("256 tokens, RoPE linear, from") && Catch::EndsWith("longlora.json"));
+  CHECK(read_file(w.out / "tokenizer.model") == "pieces");
+  CHECK(ordered_json::parse(read_file(w.out / "tokenizer_config.json"))["model_max_length"] == 256);
+  CHECK(fs::exists(w.out / "generation_config.json"));
+  CHECK_FALSE(fs::exists(w.out / "pytorch_model.bin"));
+}
+
+TEST_CASE("without a longlora.json the base's context stays, and that is said", "[merge]") {
+  const Workshop w;
+  const adapt::MergeReport report = adapt::merge(w.options(), kQuiet);
+  CHECK(model::read_config(w.out).rope == model::read_config(w.base).rope);
+  CHECK_THAT(report.context, Catch::Contains("64 tokens") && Catch::Contains("no adapter has a longlora.json"));
+}
+
+TEST_CASE("an adapter of another base is refused", "[merge]") {
+  const Workshop w;
+  w.record(256);
+  w.change_base([](auto& t) { t["lm_head.weight"][0][0] += 1; });
+  CHECK_THAT(w.refusal(), Catch::Contains("another base"));
+}
+
+TEST_CASE("a damaged longlora.json is refused", "[merge]") {
+  const Workshop w;
+  w.record(256);
+  for (const ordered_json& change : std::vector<ordered_json>{{{"context_length", 0}},
+                                                              {{"rope", 3}},
+                                                              {{"rope", {{"rope_type", "banana"}}}},
+                                                              {{"max_position_embeddings", "many"}},
+                                                              {{"base_model", nullptr}}}) {
+    INFO(change.dump());
+    const std::string good = read_file(w.adapter / "longlora.json");
+    Workshop::change_json(w.adapter / "longlora.json", change);
+    CHECK_THAT(w.refusal(), Catch::Contains("longlora.json"));
+    test::write_file(w.adapter / "longlora.json", good);
+  }
+}
+
+TEST_CASE("parts that do not fit the base are errors that name them", "[merge]") {
+  using Tensors = Workshop::Tensors;
+  const std::string prefix = "base_model.model.model.";
+  const std::string q0 = prefix + "layers.0.self_attn.q_proj";
+  const std::vector<std::pair<std::function<void(Tensors&)>, std::string>> cases = {
+      {[&](Tensors& t) { t.erase(q0 + ".lora_A.weight"); }, "q_proj' has only its B matrix"},
+      {[&](Tensors& t) { t.erase(q0 + ".lora_B.weight"); }, "q_proj' has only its A matrix"},
+      {[&](Tensors& t) {
+         t.erase(q0 + ".lora_A.weight");
+         t.erase(q0 + ".lora_B.weight");
+       },
+       "promises model.layers.0.self_attn.q_proj"},
+      {[&](Tensors& t) { t.erase(prefix + "embed_tokens.weight"); }, "promises model.embed_tokens"},
+      {[&](Tensors& t) { t.erase(prefix + "norm.weight"); }, "promises model.norm"},
+      {[&](Tensors& t) {
+         t[prefix + "layers.7.self_attn.q_proj.lora_A.weight"] = t[q0 + ".lora_A.weight"];
+         t[prefix + "layers.7.self_attn.q_proj.lora_B.weight"] = t[q0 + ".lora_B.weight"];
+       },
+       "LoRA for 'model.layers.7.self_attn.q_proj'"},
+      {[&](Tensors& t) { t[prefix + "something.weight"] = at::ones({3}); }, "has 'model.something.weight', which"},
+      {[&](Tensors& t) { t["model.norm.weight"] = at::ones({16}); }, "does not begin with"},
+      {[&](Tensors& t) { t[q0 + ".lora_magnitude_vector"] = at::ones({16}); }, "not supported"},
+      {[&](Tensors& t) {
+         t[q0 + ".weight"] = at::ones({16, 16});
+       },
+       "both LoRA and a weight of its own"},
+      {[&](Tensors& t) {
+         t[q0 + ".lora_A.weight"] = at::ones({4, 15});
+       },
+       "for a matrix of [16, 15]"},
+      {[&](Tensors& t) {
+         t[q0 + ".lora_A.weight"] = at::ones({3, 16});
+       },
+       "not of rank 4"},
+      {[&](Tensors& t) { t[q0 + ".lora_A.weight"] = at::ones({64}); }, "not of rank 4"},
+      {[&](Tensors& t) {
+         t[q0 + ".lora_A.weight"] = at::ones({4, 16}, at::kInt);
+       },
+       "is I32"},
+      {[&](Tensors& t) {
+         t[prefix + "embed_tokens.weight"] = at::ones({25, 16});
+       },
+       "is [25, 16], in"},
+  };
+  for (const auto& [edit, message] : cases) {
+    INFO(message);
+    const Workshop w;
+    w.change_adapter(edit);
+    CHECK_THAT(w.refusal(), Catch::Contains(message));
+  }
+}
+
+TEST_CASE("a tied lm_head follows the embeddings, and is not changed by itself", "[merge]") {
+  const Workshop w;
+  Workshop::change_json(w.base / "config.json", {{"tie_word_embeddings", true}});
+  (void)adapt::merge(w.options(), kQuiet);
+  CHECK_FALSE(io::TensorStore(w.out).contains("lm_head.weight"));
+  fs::remove_all(w.out);
+
+  w.change_adapter([](auto& t) { t["base_model.model.lm_head.weight"] = at::ones({24, 16}); });
+  CHECK_THAT(w.refusal(), Catch::Contains("tied"));
+  const Workshop embedding("patterns");
+  Workshop::change_json(embedding.base / "config.json", {{"tie_word_embeddings", true}});
+  CHECK_THAT(embedding.refusal(), Catch::Contains("tied"));
+}
+
+TEST_CASE("inputs and existing folders are not written over", "[merge]") {
+  const Workshop w;
+  fs::create_directory(w.out);
+  CHECK_THROWS_WITH(adapt::merge(w.options(), kQuiet), Catch::Contains("--overwrite"));
+  adapt::MergeOptions options = w.options();
+  options.overwrite = true;
+  (void)adapt::merge(options, kQuiet);
+  CHECK(fs::exists(w.out / "model.safetensors"));
+  for (const fs::path& bad : {w.base, w.adapter / "", w.base / ".." / "adapter", w.temporary.path()}) {
+    options.out = bad;
+    CHECK_THROWS_WITH(adapt::merge(options, kQuiet), Catch::Contains("the output may not"));
+  }
+  CHECK(fs::exists(w.base / "model.safetensors"));
+}
+
+TEST_CASE("shards, progress and quantized bases", "[merge]") {
+  const Workshop w;
+  adapt::MergeOptions options = w.options();
+  options.max_shard_bytes = 2000;
+  std::vector<int64_t> seen;
+  const adapt::MergeReport report = adapt::merge(options, [&](int64_t done, int64_t total) {
+    CHECK(total == 2 * 4688);
+    seen.push_back(done);
+  });
+  CHECK(fs::exists(w.out / "model.safetensors.index.json"));
+  CHECK(differences(w.out, "merged_lora.safetensors", at::kBFloat16) == 0);
+  CHECK(std::is_sorted(seen.begin(), seen.end()));
+  CHECK(seen.back() == report.bytes);
+
+  const Workshop quantized;
+  quantized.change_base([](auto& t) { t["model.norm.weight"] = at::ones({16}, at::kInt); });
+  CHECK_THAT(quantized.refusal(), Catch::Contains("unquantized"));
+}
