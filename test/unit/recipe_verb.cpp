@@ -54,10 +54,11 @@ TEST_CASE("recipe ls, cp, show, check and schema", "[recipe][verb]") {
   const Outcome check = run("check longlora-7b-8k.json");
   CHECK(check.code == 0);
   CHECK(check.text == "ok\n");
-  const Outcome bad = run("check longlora-7b-8k optimizer.rl=1 'data.train=[]'");
+  const Outcome bad = run("check longlora-7b-8k optimizer.betsa=1 'data.train=[]'");
   CHECK(bad.code == 2);
-  CHECK_THAT(bad.text,
-             Catch::Contains("override 'optimizer.rl=1': optimizer.rl: unknown key, did you mean 'optimizer.lr'?"));
+  CHECK_THAT(
+      bad.text,
+      Catch::Contains("override 'optimizer.betsa=1': optimizer.betsa: unknown key, did you mean 'optimizer.betas'?"));
   CHECK(run("check longqlora-7b-8k").code == 2);  // 4 bits: shown, but not run yet
   CHECK(run("check nothing.json").code == 3);
 
