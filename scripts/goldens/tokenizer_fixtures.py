@@ -11,6 +11,7 @@ UTF-8); each folder holds the tokenizer's files and expected.json: for each text
   text     the ids decoded, where that is not the text itself (as it was after replacing what is not UTF-8)
   shown    the parsed ids decoded with special tokens shown, where that is not `text` (tokenizer.json only)
 """
+import contextlib
 import io
 import json
 import random
@@ -220,10 +221,10 @@ def main():
     # The rules of nmt_nfkc take 240 KB in a model; a few of the same kind show that normalization is done.
     rules = [("\ufb01", "fi"), ("A\u030a", "\u00c5"), ("e\u0301", "\u00e9"), ("\u3000", " "), ("\u00a0", " "), ("\t", " "), ("\n", " "),
              ("\r", " "), ("\u200b", ""), ("\u00b2", "2"), ("\u2026", "..."), ("\uff21", "A"), ("\uff11", "1"), ("\x01", "")]
-    with tempfile.NamedTemporaryFile("w", suffix=".tsv", encoding="utf-8") as tsv:
-        tsv.writelines("%s\t%s\n" % tuple(" ".join(f"{ord(c):X}" for c in side) for side in rule) for rule in rules)
-        tsv.flush()
-        sentencepiece_kind("sentencepiece-normalized", texts, vocab_size=900, character_coverage=0.98, byte_fallback=True, normalization_rule_tsv=tsv.name)
+    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):  # the model remembers the file's name
+        lines = ["%s\t%s\n" % tuple(" ".join(f"{ord(c):X}" for c in side) for side in rule) for rule in rules]
+        Path("rules.tsv").write_text("".join(lines), encoding="utf-8")
+        sentencepiece_kind("sentencepiece-normalized", texts, vocab_size=900, character_coverage=0.98, byte_fallback=True, normalization_rule_tsv="rules.tsv")
     sentencepiece_kind("sentencepiece-no-prefix", texts, vocab_size=800, character_coverage=0.98, add_dummy_prefix=False, user_defined_symbols=["<extra>", "def"],
                        **{**llama, "byte_fallback": False}, config={"add_bos_token": False, "legacy": False})
 
