@@ -64,8 +64,7 @@ void AddedTokenFinder::cut(std::string_view text, bool parse_special, FunctionRe
       if (before < done || !is_whitespace(utf8_at(text, before))) break;
       start = before;
     }
-    while (match.rstrip && stop < text.size() && is_whitespace(utf8_at(text, stop)))
-      stop += utf8_length(text[stop]);
+    while (match.rstrip && stop < text.size() && is_whitespace(utf8_at(text, stop))) stop += utf8_length(text[stop]);
     if (start > done) plain(done, start);
     found(match.id);
     done = stop;

@@ -40,8 +40,8 @@ std::optional<int32_t> AddedVocabulary::id_of(const std::string& token) const {
 std::string AddedVocabulary::description() const {
   std::string text;
   for (const AddedToken& token : tokens_)
-    text += fmt::format("{} {} {}{}{}{}{}\n", token.id, token.content, token.special, token.single_word,
-                        token.lstrip, token.rstrip, token.normalized);
+    text += fmt::format("{} {} {}{}{}{}{}\n", token.id, token.content, token.special, token.single_word, token.lstrip,
+                        token.rstrip, token.normalized);
   return text;
 }
 

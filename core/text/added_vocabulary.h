@@ -40,7 +40,7 @@ class AddedVocabulary {
 
 // BOS or EOS: the token named in the settings, or the id from the model's configuration when it is in range.
 [[nodiscard]] std::optional<int32_t> special_id(const std::optional<std::string>& name,
-                                                const std::optional<int32_t>& id,
-                                                const AddedVocabulary& vocabulary, int64_t vocab_size);
+                                                const std::optional<int32_t>& id, const AddedVocabulary& vocabulary,
+                                                int64_t vocab_size);
 
 }  // namespace longlora::text

@@ -20,23 +20,6 @@ BpeTokenizer::BpeTokenizer(BpeParts parts) : parts_(std::move(parts)) {
   }
 }
 
-std::unique_ptr<BpeTokenizer::Workspace> BpeTokenizer::take_workspace() const {
-  {
-    const std::lock_guard lock(pool_lock_);
-    if (!pool_.empty()) {
-      auto workspace = std::move(pool_.back());
-      pool_.pop_back();
-      return workspace;
-    }
-  }
-  return std::make_unique<Workspace>();
-}
-
-void BpeTokenizer::give_back(std::unique_ptr<Workspace> workspace) const {
-  const std::lock_guard lock(pool_lock_);
-  pool_.push_back(std::move(workspace));
-}
-
 std::vector<int32_t> BpeTokenizer::encode(std::string_view text, bool parse_special) const {
   std::string mended;
   if (!is_valid_utf8(text)) {
@@ -45,12 +28,11 @@ std::vector<int32_t> BpeTokenizer::encode(std::string_view text, bool parse_spec
   }
   std::vector<int32_t> out;
   out.reserve(text.size() / 4 + 4);
-  auto workspace = take_workspace();
+  const auto workspace = workspaces_.take();
   const auto plain = [&](size_t begin, size_t end) {
     encode_part(text.substr(begin, end - begin), begin == 0, parse_special, *workspace, out);
   };
   in_raw_.cut(text, parse_special, plain, [&](int32_t id) { out.push_back(id); });
-  give_back(std::move(workspace));
   return out;
 }
 

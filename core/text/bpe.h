@@ -2,7 +2,6 @@
 // encoded by the BPE model.
 #pragma once
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -10,6 +9,7 @@
 #include "core/text/bpe_model.h"
 #include "core/text/decoder.h"
 #include "core/text/normalizer.h"
+#include "core/text/pool.h"
 #include "core/text/pretokenizer.h"
 #include "core/text/tokenizer.h"
 
@@ -46,8 +46,6 @@ class BpeTokenizer final : public Tokenizer {
     BpeModel::Workspace model;
     std::string normalized;
   };
-  [[nodiscard]] std::unique_ptr<Workspace> take_workspace() const;
-  void give_back(std::unique_ptr<Workspace> workspace) const;
   void encode_part(std::string_view part, bool at_start, bool parse_special, Workspace& workspace,
                    std::vector<int32_t>& out) const;
 
@@ -60,8 +58,7 @@ class BpeTokenizer final : public Tokenizer {
   TextMap added_ids_;
   std::unordered_map<int32_t, Display> added_;
   int64_t vocab_size_ = 0;
-  mutable std::mutex pool_lock_;
-  mutable std::vector<std::unique_ptr<Workspace>> pool_;
+  mutable Pool<Workspace> workspaces_;
 };
 
 }  // namespace longlora::text

@@ -15,15 +15,9 @@ std::string byte_token(unsigned char byte) {
   return fmt::format("<0x{:02X}>", byte);
 }
 
-// Key of two neighbouring units (bytes or characters).
-uint64_t pair_key(char32_t left, char32_t right) {
-  return static_cast<uint64_t>(left) << 32 | right;
-}
-
 }  // namespace
 
-BpeModel::BpeModel(const Json& json, const std::string& where, bool on_bytes)
-    : on_bytes_(on_bytes), where_(where) {
+BpeModel::BpeModel(const Json& json, const std::string& where, bool on_bytes) : on_bytes_(on_bytes), where_(where) {
   allow_keys(json, where,
              {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
               "byte_fallback", "ignore_merges", "vocab", "merges"});
@@ -31,8 +25,7 @@ BpeModel::BpeModel(const Json& json, const std::string& where, bool on_bytes)
   if (optional_or<double>(json, "dropout", where, 0.0) != 0.0)
     input_error("{}: 'dropout' (random splitting) is not supported; set it to null", where);
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
-    if (!optional_or<std::string>(json, key, where, "").empty())
-      input_error("{}: '{}' is not supported", where, key);
+    if (!optional_or<std::string>(json, key, where, "").empty()) input_error("{}: '{}' is not supported", where, key);
   fuse_unknown_ = optional_or<bool>(json, "fuse_unk", where, false);
   use_byte_fallback_ = optional_or<bool>(json, "byte_fallback", where, false);
   ignore_merges_ = optional_or<bool>(json, "ignore_merges", where, false);
@@ -49,15 +42,12 @@ void BpeModel::read_vocabulary(const Json& json, const std::string& where) {
   by_token_.reserve(vocab->size());
   for (const auto& item : vocab->items()) {
     const Json& value = item.value();
-    if (!value.is_number_integer())
-      input_error("{}.vocab: the id of '{}' is no whole number", where, item.key());
+    if (!value.is_number_integer()) input_error("{}.vocab: the id of '{}' is no whole number", where, item.key());
     const auto id = value.get<int64_t>();
-    if (id < 0 || id > kHighestId)
-      input_error("{}.vocab: the id {} of '{}' is out of range", where, id, item.key());
+    if (id < 0 || id > kHighestId) input_error("{}.vocab: the id {} of '{}' is out of range", where, id, item.key());
     const auto at = static_cast<size_t>(id);
     if (at >= tokens_.size()) tokens_.resize(at + 1), known_.resize(at + 1);
-    if (known_[at])
-      input_error("{}.vocab: '{}' and '{}' both have the id {}", where, tokens_[at], item.key(), id);
+    if (known_[at]) input_error("{}.vocab: '{}' and '{}' both have the id {}", where, tokens_[at], item.key(), id);
     tokens_[at] = item.key(), known_[at] = true;
     by_token_.emplace(item.key(), static_cast<int32_t>(id));
   }
@@ -87,8 +77,7 @@ void BpeModel::read_merges(const Json& json, const std::string& where) {
     }
     const auto id = [&](const std::string& token) {
       const auto found = by_token_.find(token);
-      if (found == by_token_.end())
-        input_error("{}.merges[{}]: '{}' is not in the vocabulary", where, rank, token);
+      if (found == by_token_.end()) input_error("{}.merges[{}]: '{}' is not in the vocabulary", where, rank, token);
       return found->second;
     };
     merge_list_.push_back({id(left), id(right), id(left + right)});
@@ -104,15 +93,7 @@ void BpeModel::read_symbols() {
     byte_fallback_[byte] = lookup(byte_token(static_cast<unsigned char>(byte)));
   }
   if (on_bytes_ || ignore_merges_) return;
-  // Where two characters stand next to each other in some merge, a word must not be cut between them.
-  for (const Merge& merge : merge_list_) {
-    const std::string& left = tokens_[static_cast<size_t>(merge.left)];
-    const std::string& right = tokens_[static_cast<size_t>(merge.right)];
-    if (left.empty() || right.empty()) continue;
-    size_t last = left.size() - 1;
-    while ((static_cast<unsigned char>(left[last]) & 0xC0) == 0x80) --last;
-    open_.insert(pair_key(utf8_at(left, last), utf8_at(right, 0)));
-  }
+  for (const Merge& merge : merge_list_) cuts_.keep_together(tokens_[static_cast<size_t>(merge.result)]);
 }
 
 int32_t BpeModel::symbol_at(std::string_view word, size_t at, size_t* length) const {
@@ -133,15 +114,14 @@ size_t BpeModel::next_cut(std::string_view word, size_t from) const {
   for (size_t at = from + length; at < word.size(); at += length) {
     const bool next_known = symbol_at(word, at, &length) >= 0;
     const char32_t next = utf8_at(word, at);
-    if (known && next_known && !open_.contains(pair_key(c, next))) return at;
+    if (known && next_known && cuts_.between(c, next)) return at;
     known = next_known, c = next;
   }
   return word.size();
 }
 
 void BpeModel::encode(std::string_view word, Workspace& workspace, std::vector<int32_t>& out) const {
-  if (on_bytes_ || ignore_merges_ || word.size() <= WordCache::kLongestWord)
-    return encode_piece(word, workspace, out);
+  if (on_bytes_ || ignore_merges_ || word.size() <= WordCache::kLongestWord) return encode_piece(word, workspace, out);
   for (size_t from = 0; from < word.size();) {
     const size_t end = next_cut(word, from);
     encode_piece(word.substr(from, end - from), workspace, out);
@@ -183,9 +163,9 @@ void BpeModel::put_symbols(std::string_view piece, std::vector<int32_t>& symbols
       symbols.push_back(symbol);
       continue;
     }
-    const std::string_view character =
-        on_bytes_ ? std::string_view(byte_characters()[static_cast<unsigned char>(piece[at])])
-                  : piece.substr(at, length);
+    const std::string_view character = on_bytes_
+                                           ? std::string_view(byte_characters()[static_cast<unsigned char>(piece[at])])
+                                           : piece.substr(at, length);
     const auto fallback = [&](char c) { return byte_fallback_[static_cast<unsigned char>(c)]; };
     if (use_byte_fallback_ &&
         std::all_of(character.begin(), character.end(), [&](char c) { return fallback(c) >= 0; })) {
@@ -214,12 +194,11 @@ const std::string* BpeModel::token(int32_t id) const {
 }
 
 std::string BpeModel::description() const {
-  std::string text = fmt::format("bpe {} {} {} {} {}\n", on_bytes_, ignore_merges_, fuse_unknown_,
-                                 use_byte_fallback_, unknown_token_.value_or(""));
+  std::string text = fmt::format("bpe {} {} {} {} {}\n", on_bytes_, ignore_merges_, fuse_unknown_, use_byte_fallback_,
+                                 unknown_token_.value_or(""));
   for (size_t id = 0; id < tokens_.size(); ++id)
     if (known_[id]) text += fmt::format("{} {}\n", id, tokens_[id]);
-  for (const Merge& merge : merge_list_)
-    text += fmt::format("{} {} {}\n", merge.left, merge.right, merge.result);
+  for (const Merge& merge : merge_list_) text += fmt::format("{} {} {}\n", merge.left, merge.right, merge.result);
   return text;
 }
 

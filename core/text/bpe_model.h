@@ -6,11 +6,11 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
-#include <unordered_set>
 #include <vector>
 
 #include "core/text/json_fields.h"
 #include "core/text/merge.h"
+#include "core/text/safe_cuts.h"
 #include "core/text/word_cache.h"
 
 namespace longlora::text {
@@ -59,9 +59,9 @@ class BpeModel {
   TextMap by_bytes_;  // on_bytes_: the same vocabulary by the bytes it stands for
   std::vector<Merge> merge_list_;
   std::optional<MergeTable> merges_;
-  std::unordered_set<uint64_t> open_;  // pairs of characters that some merge joins
-  int32_t byte_symbol_[256];           // the id of a one-byte word, or -1
-  int32_t byte_fallback_[256];         // the id of <0xHH>, or -1
+  SafeCuts cuts_;               // for words of characters
+  int32_t byte_symbol_[256];    // the id of a one-byte word, or -1
+  int32_t byte_fallback_[256];  // the id of <0xHH>, or -1
   bool on_bytes_, ignore_merges_ = false, fuse_unknown_ = false, use_byte_fallback_ = false;
   std::optional<std::string> unknown_token_;
   std::string where_;

@@ -233,9 +233,8 @@ Decoder::Decoder(const Json& json, const std::string& where) {
   if (json.is_null()) steps_.push_back(std::make_unique<JoinStep>());
   // A fused token is passed on piece by piece only to steps that can work so.
   for (size_t i = 0; i < steps_.size(); ++i)
-    steps_[i]->whole =
-        steps_[i]->fuses() && !std::all_of(steps_.begin() + static_cast<ptrdiff_t>(i) + 1, steps_.end(),
-                                           [](const auto& step) { return step->takes_fragments(); });
+    steps_[i]->whole = steps_[i]->fuses() && !std::all_of(steps_.begin() + static_cast<ptrdiff_t>(i) + 1, steps_.end(),
+                                                          [](const auto& step) { return step->takes_fragments(); });
 }
 
 void Decoder::read(const Json& json, const std::string& where) {
@@ -256,20 +255,18 @@ void Decoder::read(const Json& json, const std::string& where) {
     steps_.push_back(std::make_unique<ByteFallbackStep>());
   } else if (type == "Replace") {
     allow_keys(json, where, {"type", "pattern", "content"});
-    steps_.push_back(std::make_unique<ReplaceStep>(pattern_of(json, where),
-                                                   required<std::string>(json, "content", where), where));
+    steps_.push_back(
+        std::make_unique<ReplaceStep>(pattern_of(json, where), required<std::string>(json, "content", where), where));
   } else if (type == "Strip") {
     allow_keys(json, where, {"type", "content", "start", "stop"});
     steps_.push_back(std::make_unique<StripStep>(required<std::string>(json, "content", where),
                                                  required<size_t>(json, "start", where),
                                                  required<size_t>(json, "stop", where)));
   } else if (type == "Metaspace") {
-    allow_keys(json, where,
-               {"type", "replacement", "prepend_scheme", "add_prefix_space", "split", "str_rep"});
+    allow_keys(json, where, {"type", "replacement", "prepend_scheme", "add_prefix_space", "split", "str_rep"});
     const bool never = optional_or<std::string>(json, "prepend_scheme", where, "always") == "never" ||
                        !optional_or<bool>(json, "add_prefix_space", where, true);
-    steps_.push_back(
-        std::make_unique<MetaspaceStep>(required<std::string>(json, "replacement", where), !never));
+    steps_.push_back(std::make_unique<MetaspaceStep>(required<std::string>(json, "replacement", where), !never));
   } else {
     unsupported_type(type, where);
   }

@@ -28,10 +28,8 @@ class Decoder {
    public:
     virtual ~Step() = default;
     [[nodiscard]] virtual std::unique_ptr<Stage> start() const = 0;
-    [[nodiscard]] virtual bool fuses() const { return false; }  // makes one token of all
-    [[nodiscard]] virtual bool takes_fragments() const {
-      return false;
-    }                    // works on part of a token as on the whole
+    [[nodiscard]] virtual bool fuses() const { return false; }            // makes one token of all
+    [[nodiscard]] virtual bool takes_fragments() const { return false; }  // works on part of a token as on the whole
     bool whole = false;  // for a step that fuses: pass the token on only when it is complete
   };
 

@@ -67,8 +67,7 @@ class Reader {
  private:
   void added() {
     const std::string config_where = (folder_ / "tokenizer_config.json").string() + ": added_tokens_decoder";
-    if (const auto decoder = config_.find("added_tokens_decoder");
-        decoder != config_.end() && decoder->is_object())
+    if (const auto decoder = config_.find("added_tokens_decoder"); decoder != config_.end() && decoder->is_object())
       for (const auto& item : decoder->items()) {
         AddedToken token = token_of(item.value(), false, config_where);
         const std::string& key = item.key();
@@ -94,11 +93,9 @@ class Reader {
     for (const AddedToken& other : out_.added) {
       if (other.content == token.content && other.id == token.id) return;
       if (other.content == token.content)
-        input_error("{}: the token '{}' has the id {}, elsewhere {}", where, token.content, token.id,
-                    other.id);
+        input_error("{}: the token '{}' has the id {}, elsewhere {}", where, token.content, token.id, other.id);
       if (other.id == token.id)
-        input_error("{}: the id {} belongs to '{}', elsewhere to '{}'", where, token.id, token.content,
-                    other.content);
+        input_error("{}: the id {} belongs to '{}', elsewhere to '{}'", where, token.id, token.content, other.content);
     }
     out_.added.push_back(std::move(token));
   }

@@ -25,8 +25,7 @@ std::string type_of(const Json& object, const std::string& where) {
 }
 
 void unsupported_type(const std::string& type, const std::string& where) {
-  input_error("{}: the type '{}' is not supported; tokenizers of the Llama, Mistral and GPT-2 kinds are",
-              where, type);
+  input_error("{}: the type '{}' is not supported; tokenizers of the Llama, Mistral and GPT-2 kinds are", where, type);
 }
 
 Pattern pattern_of(const Json& object, const std::string& where) {

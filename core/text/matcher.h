@@ -16,8 +16,7 @@ class Matcher {
   }
 
   // Each match in order as byte offsets. An empty literal matches nowhere.
-  void for_each(std::string_view text, RegexWorkspace& workspace,
-                FunctionRef<void(size_t, size_t)> found) const {
+  void for_each(std::string_view text, RegexWorkspace& workspace, FunctionRef<void(size_t, size_t)> found) const {
     if (regex_) return regex_->for_each_match(text, workspace, found);
     if (literal_.empty()) return;
     for (size_t at = 0; (at = text.find(literal_, at)) != std::string_view::npos; at += literal_.size())
@@ -25,8 +24,7 @@ class Matcher {
   }
 
   // `text` with each match replaced.
-  [[nodiscard]] std::string replace(std::string_view text, std::string_view by,
-                                    RegexWorkspace& workspace) const {
+  [[nodiscard]] std::string replace(std::string_view text, std::string_view by, RegexWorkspace& workspace) const {
     std::string out;
     out.reserve(text.size() + text.size() / 4);
     size_t done = 0;

@@ -23,8 +23,7 @@ bool is_ascii(std::string_view text) {
 class UnicodeForm final : public Step {
  public:
   UnicodeForm(bool compose, bool compatibility)
-      : options_(static_cast<utf8proc_option_t>(UTF8PROC_STABLE |
-                                                (compose ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
+      : options_(static_cast<utf8proc_option_t>(UTF8PROC_STABLE | (compose ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
                                                 (compatibility ? UTF8PROC_COMPAT : 0))) {}
   void apply(std::string& text, RegexWorkspace&) const override {
     if (is_ascii(text)) return;
@@ -148,8 +147,8 @@ void Normalizer::read(const Json& json, const std::string& where) {
     steps_.push_back(std::make_unique<ByteLevelNormalizer>());
   } else if (type == "Strip") {
     allow_keys(json, where, {"type", "strip_left", "strip_right"});
-    steps_.push_back(std::make_unique<Strip>(required<bool>(json, "strip_left", where),
-                                             required<bool>(json, "strip_right", where)));
+    steps_.push_back(
+        std::make_unique<Strip>(required<bool>(json, "strip_left", where), required<bool>(json, "strip_right", where)));
   } else if (type == "Prepend") {
     allow_keys(json, where, {"type", "prepend"});
     steps_.push_back(std::make_unique<Prepend>(required<std::string>(json, "prepend", where)));

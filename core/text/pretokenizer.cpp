@@ -13,8 +13,7 @@ using Step = PreTokenizer::Step;
 using Sink = PreTokenizer::Sink;
 
 // GPT-2's expression, which ByteLevel carries inside.
-constexpr std::string_view kGpt2 =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kGpt2 = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 // Whitespace's words: \w of UTS #18 (which counts the two joiners and not every number), or anything else but
 // space.
@@ -102,8 +101,7 @@ class Metaspace final : public Step {
     std::string text;
     text.reserve(piece.size() * 3 / 2 + replacement_.size());
     const bool has_one = piece.front() == ' ' || piece.starts_with(replacement_);
-    if (!has_one && (prepend_ == Prepend::always || (prepend_ == Prepend::first && at_start)))
-      text = replacement_;
+    if (!has_one && (prepend_ == Prepend::always || (prepend_ == Prepend::first && at_start))) text = replacement_;
     for (const char c : piece) {
       if (c == ' ')
         text += replacement_;
@@ -171,21 +169,19 @@ void PreTokenizer::read(const Json& json, const std::string& where, bool last) {
     split_with(pattern_of(json, where), split_behavior(required<std::string>(json, "behavior", where), where),
                required<bool>(json, "invert", where));
   } else if (type == "Metaspace") {
-    allow_keys(json, where,
-               {"type", "replacement", "prepend_scheme", "add_prefix_space", "split", "str_rep"});
+    allow_keys(json, where, {"type", "replacement", "prepend_scheme", "add_prefix_space", "split", "str_rep"});
     steps_.push_back(std::make_unique<Metaspace>(required<std::string>(json, "replacement", where),
                                                  prepend_of(json, where),
                                                  optional_or<bool>(json, "split", where, true)));
   } else if (type == "Digits") {
     allow_keys(json, where, {"type", "individual_digits"});
-    steps_.push_back(std::make_unique<SplitCharacters>(
-        is_number, required<bool>(json, "individual_digits", where) ? SplitBehavior::isolated
-                                                                    : SplitBehavior::contiguous));
+    steps_.push_back(std::make_unique<SplitCharacters>(is_number, required<bool>(json, "individual_digits", where)
+                                                                      ? SplitBehavior::isolated
+                                                                      : SplitBehavior::contiguous));
   } else if (type == "Punctuation") {
     allow_keys(json, where, {"type", "behavior"});
     steps_.push_back(std::make_unique<SplitCharacters>(
-        is_punctuation,
-        split_behavior(optional_or<std::string>(json, "behavior", where, "Isolated"), where)));
+        is_punctuation, split_behavior(optional_or<std::string>(json, "behavior", where, "Isolated"), where)));
   } else if (type == "WhitespaceSplit") {
     allow_keys(json, where, {"type"});
     steps_.push_back(std::make_unique<SplitCharacters>(is_whitespace, SplitBehavior::removed));
@@ -197,8 +193,7 @@ void PreTokenizer::read(const Json& json, const std::string& where, bool last) {
   }
 }
 
-void PreTokenizer::run(size_t step, std::string_view piece, bool at_start, RegexWorkspace& workspace,
-                       Sink sink) const {
+void PreTokenizer::run(size_t step, std::string_view piece, bool at_start, RegexWorkspace& workspace, Sink sink) const {
   if (piece.empty()) return;
   if (step == steps_.size()) return sink(piece, at_start);
   steps_[step]->split(piece, at_start, workspace, [&](std::string_view part, bool part_at_start) {

@@ -60,8 +60,7 @@ Regex::Regex(std::string_view pattern, const std::string& where) : code_(std::ma
   PCRE2_SIZE at = 0;
   code_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
                               PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &at, context.get());
-  if (!code_->code)
-    input_error("{}: the expression '{}' cannot be used: {}", where, pattern, reason_of(error));
+  if (!code_->code) input_error("{}: the expression '{}' cannot be used: {}", where, pattern, reason_of(error));
   pcre2_jit_compile(code_->code, PCRE2_JIT_COMPLETE);  // where there is no JIT, pcre2_match interprets
 }
 

@@ -173,7 +173,7 @@ class Translator {
   // Behind the backslash.
   void escape(bool in_class) {
     const char c = take();
-    const std::string word = R"(\p{Alphabetic}\p{M}\p{N}\p{Pc})";
+    const std::string word = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\xb2\xb3\xb9\xbc-\xbe)";
     bool negated = c == 'P';
     switch (c) {
       case 's':

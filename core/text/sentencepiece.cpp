@@ -10,7 +10,11 @@
 #include "core/base/hash.h"
 #include "core/text/added_vocabulary.h"
 #include "core/text/kinds.h"
+#include "core/text/pool.h"
+#include "core/text/safe_cuts.h"
+#include "core/text/sentencepiece_spec.h"
 #include "core/text/unicode.h"
+#include "core/text/word_cache.h"
 
 namespace longlora::text {
 
@@ -29,8 +33,8 @@ absl::string_view view(std::string_view text) { return {text.data(), text.size()
 std::unique_ptr<SentencePieceProcessor> processor_of(const std::string& bytes, const std::string& file) {
   auto processor = std::make_unique<SentencePieceProcessor>();
   if (const auto status = processor->LoadFromSerializedProto(bytes); !status.ok())
-    input_error("{}: not a SentencePiece model ({}); if this is a checkout with Git LFS, fetch the real file",
-                file, status.ToString());
+    input_error("{}: not a SentencePiece model ({}); if this is a checkout with Git LFS, fetch the real file", file,
+                status.ToString());
   return processor;
 }
 
@@ -39,9 +43,15 @@ class SentencePieceTokenizer final : public Tokenizer {
   SentencePieceTokenizer(const fs::path& path, const FolderSettings& settings) {
     const std::string file = path.string(), bytes = read_file(path);
     first_ = processor_of(bytes, file);
-    // Before transformers' "legacy": false every stretch between special tokens got the dummy prefix.
-    if (!settings.legacy) later_ = processor_of(bytes + std::string(kNoDummyPrefix), file);
+    inner_ = processor_of(bytes + std::string(kNoDummyPrefix), file);
+    legacy_ = settings.legacy;
     pieces_ = first_->GetPieceSize();
+    if (sentencepiece_spec(bytes).only_merges()) {
+      cuts_.emplace();
+      for (int id = 0; id < pieces_; ++id)
+        if (!first_->IsControl(id) && !first_->IsUnknown(id) && !first_->IsByte(id))
+          cuts_->keep_together(first_->IdToPiece(id));
+    }
     anchor_text_ = first_->DecodeIds({first_->unk_id()}).size();
 
     AddedVocabulary added([this](const std::string& token) { return piece_id(token); }, pieces_, file);
@@ -70,12 +80,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     std::vector<int32_t> out;
     finder_.cut(
         text, parse_special,
-        [&](size_t begin, size_t end) {
-          std::vector<int> ids;
-          const auto status = at(begin == 0).Encode(view(text.substr(begin, end - begin)), &ids);
-          if (!status.ok()) fail("SentencePiece could not encode a text: {}", status.ToString());
-          out.insert(out.end(), ids.begin(), ids.end());
-        },
+        [&](size_t begin, size_t end) { encode_stretch(text.substr(begin, end - begin), at(begin == 0), out); },
         [&](int32_t id) { out.push_back(id); });
     return out;
   }
@@ -99,16 +104,58 @@ class SentencePieceTokenizer final : public Tokenizer {
  private:
   class Stream;
 
-  [[nodiscard]] const SentencePieceProcessor& at(bool start) const {
-    return start || !later_ ? *first_ : *later_;
+  // Which one encodes a stretch. Before transformers' "legacy": false each stretch between special tokens got the
+  // dummy prefix, since then only the text's beginning does.
+  [[nodiscard]] const SentencePieceProcessor& at(bool start) const { return start || legacy_ ? *first_ : *inner_; }
+
+  static void encode_whole(std::string_view text, const SentencePieceProcessor& library, std::vector<int32_t>& out) {
+    std::vector<int> ids;
+    const auto status = library.Encode(view(text), &ids);
+    if (!status.ok()) fail("SentencePiece could not encode a text: {}", status.ToString());
+    out.insert(out.end(), ids.begin(), ids.end());
   }
+
+  // The library merges over a whole text, slowly. Where the model allows it, the text goes there in words, each once.
+  void encode_stretch(std::string_view text, const SentencePieceProcessor& library, std::vector<int32_t>& out) const {
+    if (!cuts_ || !is_valid_utf8(text)) return encode_whole(text, library, out);
+    const auto cache = caches_.take();
+    for (size_t from = 0; from < text.size();) {
+      const size_t end = next_cut(text, from);
+      const std::string_view word = text.substr(from, end - from);
+      const bool remember = from > 0 && word.size() <= WordCache::kLongestWord;
+      const uint64_t hash = remember ? WordCache::hash(word) : 0;
+      if (!remember || !(*cache).find(word, hash, out)) {
+        const size_t before = out.size();
+        encode_whole(word, from == 0 ? library : *inner_, out);
+        if (remember) (*cache).keep(word, hash, std::span(out).subspan(before));
+      }
+      from = end;
+    }
+  }
+
+  [[nodiscard]] size_t next_cut(std::string_view text, size_t from) const {
+    const auto as_piece = [](char32_t c) { return c == ' ' ? kSpace : c; };
+    char32_t c = as_piece(utf8_at(text, from));
+    for (size_t i = from + utf8_length(text[from]); i < text.size(); i += utf8_length(text[i])) {
+      const char32_t next = as_piece(utf8_at(text, i));
+      if (cuts_->between(c, next)) return i;
+      c = next;
+    }
+    return text.size();
+  }
+
   [[nodiscard]] std::optional<int32_t> piece_id(std::string_view piece) const {
     const int id = first_->PieceToId(view(piece));  // the unknown token's id for anything that is no piece
     if (id < 0 || id >= pieces_ || first_->IdToPiece(id) != piece) return std::nullopt;
     return id;
   }
 
-  std::unique_ptr<SentencePieceProcessor> first_, later_;  // with the model's dummy prefix, and without one
+  static constexpr char32_t kSpace = 0x2581;  // how a space is written in a piece
+
+  std::unique_ptr<SentencePieceProcessor> first_, inner_;  // with the model's dummy prefix, and without one
+  bool legacy_ = true;
+  std::optional<SafeCuts> cuts_;
+  mutable Pool<WordCache> caches_;
   int pieces_ = 0;
   size_t anchor_text_ = 0;  // length of the unknown piece's text
   int64_t vocab_size_ = 0;
@@ -121,8 +168,7 @@ class SentencePieceTokenizer final : public Tokenizer {
 // itself. The bytes of a character (<0xHH> pieces) stay together.
 class SentencePieceTokenizer::Stream final : public Tokenizer::Decoding {
  public:
-  Stream(const SentencePieceTokenizer& tokenizer, bool skip_special)
-      : tokenizer_(tokenizer), skip_(skip_special) {}
+  Stream(const SentencePieceTokenizer& tokenizer, bool skip_special) : tokenizer_(tokenizer), skip_(skip_special) {}
 
   void push(int32_t id, std::string& out) override {
     const auto& library = *tokenizer_.first_;
@@ -188,8 +234,8 @@ bool is_rank_file(const fs::path& path) {
   const std::string_view line = std::string_view(bytes).substr(0, bytes.find('\n'));
   const size_t space = line.find(' ');
   return space != std::string_view::npos && space + 1 < line.size() &&
-         line.substr(0, space).find_first_not_of(
-             "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=") == std::string_view::npos &&
+         line.substr(0, space).find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=") ==
+             std::string_view::npos &&
          line.substr(space + 1).find_first_not_of("0123456789") == std::string_view::npos;
 }
 

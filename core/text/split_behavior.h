@@ -61,9 +61,7 @@ class Splitter {
     }
     end_ = end, held_ = true;
   }
-  void give(size_t begin, size_t end) const {
-    sink_(text_.substr(begin, end - begin), at_start_ && begin == 0);
-  }
+  void give(size_t begin, size_t end) const { sink_(text_.substr(begin, end - begin), at_start_ && begin == 0); }
 
   std::string_view text_;
   bool at_start_;

@@ -10,8 +10,7 @@ namespace {
 
 class HoldAll final : public Tokenizer::Decoding {
  public:
-  HoldAll(const Tokenizer& tokenizer, bool skip_special)
-      : tokenizer_(tokenizer), skip_special_(skip_special) {}
+  HoldAll(const Tokenizer& tokenizer, bool skip_special) : tokenizer_(tokenizer), skip_special_(skip_special) {}
   void push(int32_t id, std::string&) override { ids_.push_back(id); }
   void finish(std::string& out) override {
     out += tokenizer_.decode(ids_, skip_special_);

@@ -25,8 +25,7 @@ class Tokenizer {
   // Ids of `text`, without BOS or EOS. Special tokens written in the text become their ids only if
   // `parse_special`; added tokens that are not special always do. Safe to call from several threads. Invalid
   // UTF-8 is replaced by U+FFFD as the reference libraries do.
-  [[nodiscard]] virtual std::vector<int32_t> encode(std::string_view text,
-                                                    bool parse_special = false) const = 0;
+  [[nodiscard]] virtual std::vector<int32_t> encode(std::string_view text, bool parse_special = false) const = 0;
 
   // Text of `ids`, valid UTF-8; special tokens are left out when `skip_special`. Ids that the tokenizer does
   // not have (rows of a padded vocabulary) are left out.

@@ -41,8 +41,7 @@ std::optional<std::string> first_token(const Json& json, const std::string& wher
     const auto parts = required<std::vector<Json>>(json, "processors", where);
     std::optional<std::string> first;
     for (size_t i = 0; i < parts.size(); ++i)
-      if (auto token = first_token(parts[i], fmt::format("{}.processors[{}]", where, i)))
-        first = std::move(token);
+      if (auto token = first_token(parts[i], fmt::format("{}.processors[{}]", where, i))) first = std::move(token);
     return first;
   }
   if (type != "TemplateProcessing") unsupported_type(type, where);
@@ -58,8 +57,8 @@ std::shared_ptr<const Tokenizer> load_tokenizer_json(const fs::path& path, const
   const Json json = parse_json(read_file(path), file);
   // Truncation and padding are settings of a call, which the reference resets; they are no part of the ids.
   allow_keys(json, file,
-             {"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer",
-              "post_processor", "decoder", "model"});
+             {"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
+              "decoder", "model"});
   if (const auto version = optional_or<std::string>(json, "version", file, "1.0"); version != "1.0")
     input_error("{}: the version '{}' is not supported (1.0 is)", file, version);
   if (!part(json, "model").is_object()) input_error("{}: 'model' is missing", file);
@@ -87,11 +86,11 @@ std::shared_ptr<const Tokenizer> load_tokenizer_json(const fs::path& path, const
     input_error("{}: the post_processor puts '{}' before a text, but the BOS token is '{}'", file, *first,
                 settings.bos.value_or("another one"));
   const bool adds_bos = bos && settings.add_bos.value_or(first.has_value());
-  std::string print = fingerprint(model.description() + added.description() +
-                                  part(json, "normalizer").dump() + part(json, "pre_tokenizer").dump());
-  return std::make_shared<BpeTokenizer>(BpeParts{std::move(normalizer), std::move(pretokenizer),
-                                                 std::move(model), std::move(decoder), added.tokens(), bos,
-                                                 eos, adds_bos, std::move(print)});
+  std::string print = fingerprint(model.description() + added.description() + part(json, "normalizer").dump() +
+                                  part(json, "pre_tokenizer").dump());
+  return std::make_shared<BpeTokenizer>(BpeParts{std::move(normalizer), std::move(pretokenizer), std::move(model),
+                                                 std::move(decoder), added.tokens(), bos, eos, adds_bos,
+                                                 std::move(print)});
 }
 
 }  // namespace longlora::text

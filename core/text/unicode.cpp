@@ -115,8 +115,7 @@ size_t incomplete_tail(std::string_view bytes) {
 
 bool is_whitespace(char32_t c) {
   return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
-         c == 0x3000;
+         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 bool is_number(char32_t c) {
@@ -128,8 +127,7 @@ bool is_mark(char32_t c) {
 }
 
 bool is_punctuation(char32_t c) {
-  if (c < 0x80)
-    return c > 0x20 && c < 0x7F && !(c >= '0' && c <= '9') && !((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
+  if (c < 0x80) return c > 0x20 && c < 0x7F && !(c >= '0' && c <= '9') && !((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
   return category(c)[0] == 'P';
 }
 
@@ -159,8 +157,7 @@ std::optional<uint8_t> byte_of_character(char32_t c) {
   static const std::array<int16_t, 0x144> table = [] {
     std::array<int16_t, 0x144> made;
     made.fill(-1);
-    for (size_t byte = 0; byte < 256; ++byte)
-      made[utf8_at(byte_characters()[byte], 0)] = static_cast<int16_t>(byte);
+    for (size_t byte = 0; byte < 256; ++byte) made[utf8_at(byte_characters()[byte], 0)] = static_cast<int16_t>(byte);
     return made;
   }();
   if (c >= table.size() || table[c] < 0) return std::nullopt;

@@ -11,6 +11,7 @@ UTF-8); each folder holds the tokenizer's files and expected.json: for each text
   text     the ids decoded, where that is not the text itself (as it was after replacing what is not UTF-8)
   shown    the parsed ids decoded with special tokens shown, where that is not `text` (tokenizer.json only)
 """
+import contextlib
 import io
 import json
 import random
@@ -200,6 +201,63 @@ def string_merges(content):
     content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
 
 
+# The chat templates as their models publish them (tokenizer_config.json); Vicuna's and Alpaca's are code in FastChat
+# (conversation.py, vicuna_v1.1) and Stanford Alpaca (train.py).
+LLAMA2_CHAT = """{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}{% set system_message = false %}{% endif %}{% for message in loop_messages %}{% if loop.index0 == 0 and system_message != false %}{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n' + message['content'] %}{% else %}{% set content = message['content'] %}{% endif %}{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"""
+LLAMA3_CHAT = """{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"""
+MISTRAL_CHAT = """{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}{% endif %}{% endfor %}"""
+
+
+def vicuna(messages, eos_token, **_):
+    system = "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite answers to the user's questions."
+    if messages[0]["role"] == "system":
+        system, messages = messages[0]["content"], messages[1:]
+    seps, text = [" ", eos_token], system + " "
+    for i, message in enumerate(messages):
+        text += ("USER: ", "ASSISTANT: ")[i % 2] + message["content"] + seps[i % 2]
+    return text + ("ASSISTANT:" if len(messages) % 2 else "")
+
+
+def alpaca(messages, eos_token, **_):
+    text = ("Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+            "### Instruction:\n{instruction}\n\n### Response:").format(instruction=messages[0]["content"])
+    return text + (messages[1]["content"] + eos_token if len(messages) > 1 else "")
+
+
+def chats():
+    """chats.json: text, ids and, for answers, which ids are learned, by the places of tokens in the text."""
+    import jinja2
+
+    def say(*contents, system=None):
+        turns = [{"role": ("user", "assistant")[i % 2], "content": c} for i, c in enumerate(contents)]
+        return ([{"role": "system", "content": system}] if system is not None else []) + turns
+
+    talks = [say("Hello"), say("What is 2+2?", "It's 4."), say(" spaces \n", "  kept?\n", "and then", "Ünïcode 漢字 👍🏽"),
+             say("Hi", "Yes", "More", system="Be brief."), say("x\n\ny", "\n\nleading newlines", system=" Two\nlines ")]
+    formats = {"llama-2": (LLAMA2_CHAT, "json-llama2", "<s>", "</s>"), "llama-3": (LLAMA3_CHAT, "json-llama3", "<|begin_of_text|>", "<|eot_id|>"),
+               "mistral": (MISTRAL_CHAT, "json-nemo", "<s>", "</s>"), "vicuna": (vicuna, "json-llama2", "<s>", "</s>"), "alpaca": (alpaca, "json-llama2", "<s>", "</s>")}
+    cases = []
+    for name, (template, fixture, bos, eos) in formats.items():
+        render = template if callable(template) else jinja2.Template(template).render
+        tokenizer = Tokenizer.from_file(str(OUT / fixture / "tokenizer.json"))
+        for messages in talks:
+            turns = [m for m in messages if m["role"] != "system"]
+            if (name == "alpaca" and (len(turns) > 2 or turns != messages)) or (name == "mistral" and turns != messages):
+                continue
+            asks = turns[-1]["role"] == "user"
+            text = render(messages=messages, bos_token=bos, eos_token=eos, add_generation_prompt=asks)
+            encoding = tokenizer.encode(text, add_special_tokens=callable(template))
+            learn = [0] * len(encoding.ids)
+            skip = len(messages) - len(turns)
+            for i in range(skip + 1, len(messages), 2):  # from the end of what asks for the answer to the answer's end
+                begin = len(render(messages=messages[:i], bos_token=bos, eos_token=eos, add_generation_prompt=True))
+                end = len(render(messages=messages[: i + 1], bos_token=bos, eos_token=eos, add_generation_prompt=False))
+                for k, (first, last) in enumerate(encoding.offsets):
+                    learn[k] |= int(first < end and last > begin)
+            cases.append({"format": name, "tokenizer": fixture, "messages": messages, "text": text, "ids": encoding.ids, "learn": learn})
+    dump(OUT / "chats.json", cases)
+
+
 def main():
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
@@ -220,10 +278,10 @@ def main():
     # The rules of nmt_nfkc take 240 KB in a model; a few of the same kind show that normalization is done.
     rules = [("\ufb01", "fi"), ("A\u030a", "\u00c5"), ("e\u0301", "\u00e9"), ("\u3000", " "), ("\u00a0", " "), ("\t", " "), ("\n", " "),
              ("\r", " "), ("\u200b", ""), ("\u00b2", "2"), ("\u2026", "..."), ("\uff21", "A"), ("\uff11", "1"), ("\x01", "")]
-    with tempfile.NamedTemporaryFile("w", suffix=".tsv", encoding="utf-8") as tsv:
-        tsv.writelines("%s\t%s\n" % tuple(" ".join(f"{ord(c):X}" for c in side) for side in rule) for rule in rules)
-        tsv.flush()
-        sentencepiece_kind("sentencepiece-normalized", texts, vocab_size=900, character_coverage=0.98, byte_fallback=True, normalization_rule_tsv=tsv.name)
+    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):  # the model remembers the file's name
+        lines = ["%s\t%s\n" % tuple(" ".join(f"{ord(c):X}" for c in side) for side in rule) for rule in rules]
+        Path("rules.tsv").write_text("".join(lines), encoding="utf-8")
+        sentencepiece_kind("sentencepiece-normalized", texts, vocab_size=900, character_coverage=0.98, byte_fallback=True, normalization_rule_tsv="rules.tsv")
     sentencepiece_kind("sentencepiece-no-prefix", texts, vocab_size=800, character_coverage=0.98, add_dummy_prefix=False, user_defined_symbols=["<extra>", "def"],
                        **{**llama, "byte_fallback": False}, config={"add_bos_token": False, "legacy": False})
 
@@ -232,7 +290,7 @@ def main():
 
     llama3 = bpe(pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(GPT4), "isolated"), byte_level]), decoders.ByteLevel(),
                  alphabet=byte_alphabet, vocab=700, ignore_merges=True)
-    llama3.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in ("<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>")])
+    llama3.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")])
     llama3.post_processor = processors.Sequence([
         processors.ByteLevel(trim_offsets=False),
         processors.TemplateProcessing(single="<|begin_of_text|> $A", pair="<|begin_of_text|> $A <|begin_of_text|>:1 $B:1",
@@ -302,6 +360,7 @@ def main():
                                              pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False), pre_tokenizers.Split("Ġ", "isolated")]),
                     None or decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 2, 0)]), alphabet=byte_alphabet, normalizer=normalizers.NFKC())
     json_kind("json-behaviors", texts, behaviors)
+    chats()
     print(sum(f.stat().st_size for f in OUT.rglob("*") if f.is_file()), "bytes")
 
 

@@ -18,8 +18,7 @@ std::string mended(const std::string& bytes) {
   return text;
 }
 
-std::string streamed(const std::shared_ptr<const Tokenizer>& tokenizer, const std::vector<int32_t>& ids,
-                     bool skip) {
+std::string streamed(const std::shared_ptr<const Tokenizer>& tokenizer, const std::vector<int32_t>& ids, bool skip) {
   StreamDecoder decoder(tokenizer, skip);
   std::string text;
   for (const int32_t id : ids) {
@@ -85,6 +84,5 @@ TEST_CASE("the demo's tokenizer has 1024 entries and loses nothing", "[tokenizer
   CHECK(tokenizer->eos() == 1);
   CHECK(tokenizer->adds_bos());
   CHECK(tokenizer->encode("def f(x):\n\treturn 1") == std::vector<int32_t>{291, 295, 957, 282, 406, 222, 18});
-  for (const std::string& text : fixtures::corpus())
-    CHECK(tokenizer->decode(tokenizer->encode(text)) == mended(text));
+  for (const std::string& text : fixtures::corpus()) CHECK(tokenizer->decode(tokenizer->encode(text)) == mended(text));
 }

@@ -65,7 +65,9 @@ TEST_CASE("decoding what was encoded gives the text back", "[tokenizer]") {
        {"json-llama3", "json-gpt2", "json-nemo", "json-llama2", "json-metaspace", "sentencepiece-llama2"}) {
     const auto tokenizer = fixtures::load(name);
     for (int round = 0; round < 60; ++round) {
-      const std::string text = random_text(random, 1 + random.below(round < 50 ? 40 : 4000));
+      std::string text = random_text(random, 1 + random.below(round < 50 ? 40 : 4000));
+      // This kind adds no space where there is one, so it cannot tell " a" from "a".
+      if (name == std::string("json-metaspace") && text[0] == ' ') text[0] = 'x';
       INFO(name << ": " << text.substr(0, 200));
       CHECK(tokenizer->decode(tokenizer->encode(text)) == text);
       if (!std::string(name).starts_with("json-llama2"))
