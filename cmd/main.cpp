@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <type_traits>
 
 #include "cmd/verb.h"
 #include "core/base/log.h"
@@ -62,6 +63,15 @@ const Verb& find(const std::vector<Verb>& table, const std::string& name) {
               did_you_mean(name, names).empty() ? ";" : did_you_mean(name, names));
 }
 
+// An option's long names: a list, one name in cxxopts 3.0 (Ubuntu 22.04).
+template <typename Names>
+void append_names(std::vector<std::string>& to, const Names& names) {
+  if constexpr (std::is_same_v<Names, std::string>)
+    to.push_back(names);
+  else
+    to.insert(to.end(), names.begin(), names.end());
+}
+
 // cxxopts reports an unknown option by exception; the message gets the nearest known one.
 cxxopts::ParseResult parse(const Verb& verb, int argc, char** argv) {
   cxxopts::Options options = options_of(verb);
@@ -70,9 +80,7 @@ cxxopts::ParseResult parse(const Verb& verb, int argc, char** argv) {
   } catch (const cxxopts::exceptions::no_such_option& error) {
     std::vector<std::string> known;
     for (const auto& group : options.groups()) {
-      for (const auto& option : options.group_help(group).options) {
-        for (const auto& name : option.l) known.push_back(name);
-      }
+      for (const auto& option : options.group_help(group).options) append_names(known, option.l);
     }
     std::string typed = error.what();  // Option ‘name’ does not exist
     const auto begin = typed.find("\u2018"), end = typed.rfind("\u2019");

@@ -10,6 +10,13 @@
 
 #include "core/base/error.h"
 
+#if CXXOPTS__VERSION_MAJOR == 3 && CXXOPTS__VERSION_MINOR == 0  // Ubuntu 22.04: the same by other names
+namespace cxxopts::exceptions {
+using exception = OptionException;
+using no_such_option = option_not_exists_exception;
+}  // namespace cxxopts::exceptions
+#endif
+
 namespace longlora::cmd {
 
 struct Verb {
