@@ -142,16 +142,22 @@ MergeReport merge(const MergeOptions& options, const std::function<void(int64_t,
   std::vector<io::Adapter> adapters;
   for (const fs::path& folder : options.adapters) adapters.emplace_back(folder);
   MergeReport report;
-  const model::Config config = merged_config(options, base, report.context);
-  for (const io::Adapter& adapter : adapters) adapter.check_against(base, config.tie_embeddings);
+  model::Config config = merged_config(options, base, report.context);
+  std::map<std::string, io::TensorView> tensors = base.tensors();
+  if (config.tie_embeddings) tensors.erase("lm_head.weight");  // a copy that old checkpoints hold
+  for (const io::Adapter& adapter : adapters) {
+    adapter.check_against(base, model::read_config(options.model).tie_embeddings);
+    if (!config.tie_embeddings || adapter.keeps_tied()) continue;
+    config.tie_embeddings = false;  // from here on the head is a matrix of its own
+    tensors.emplace("lm_head.weight", base.at("model.embed_tokens.weight"));
+  }
   const std::map<std::string, Change> changes = changes_of(adapters);
 
   int64_t done = 0;
   std::vector<io::TensorSource> sources;
   std::vector<std::pair<std::string, std::vector<int64_t>>> expected;
-  for (const auto& [name, view] : base.tensors()) {
-    // Old checkpoints hold buffers of the old RoPE settings, and a copy of a tied head: neither is the model's.
-    if (name.ends_with(".rotary_emb.inv_freq") || (config.tie_embeddings && name == "lm_head.weight")) continue;
+  for (const auto& [name, view] : tensors) {
+    if (name.ends_with(".rotary_emb.inv_freq")) continue;  // old checkpoints' buffers of the old RoPE settings
     const at::ScalarType stored = model::scalar_type(view.dtype);
     if (!at::isFloatingType(stored)) {
       input_error("{}: tensor '{}' is {}; the unquantized checkpoint is needed", options.model.string(), name,

@@ -44,9 +44,7 @@ model::Config config_for(const OpenOptions& options, const io::Adapter* adapter)
     } else if (options.rope.empty()) {
       log::info("{}: no longlora.json, so the model's own RoPE settings are used (--rope gives others)", options.adapter.string());
     }
-    // PEFT leaves a tied head on the base's weights when an adapter brings an embedding alone.
-    const bool embed = adapter->replaced().contains("model.embed_tokens.weight") || adapter->low_rank().contains("model.embed_tokens");
-    if (embed && !adapter->replaced().contains("lm_head.weight")) config.tie_embeddings = false;
+    config.tie_embeddings = config.tie_embeddings && adapter->keeps_tied();
   }
   return options.rope.empty() ? config : with_rope(config, options.rope);
 }

@@ -99,6 +99,12 @@ Adapter::Adapter(const fs::path& folder) : config_(read_adapter_config(folder)),
   }
 }
 
+bool Adapter::keeps_tied() const {
+  const auto embed = replaced_.find("model.embed_tokens.weight"), head = replaced_.find("lm_head.weight");
+  if (embed == replaced_.end() || head == replaced_.end()) return embed == head;
+  return embed->second.dtype == head->second.dtype && std::ranges::equal(embed->second.bytes, head->second.bytes);
+}
+
 void Adapter::check_against(const TensorStore& base, bool tied_embeddings) const {
   const std::string where = folder().string(), of = base.path().string();
   for (const auto& [module, lora] : low_rank_) {
@@ -121,16 +127,16 @@ void Adapter::check_against(const TensorStore& base, bool tied_embeddings) const
     }
   }
   for (const auto& [name, view] : replaced_) {
-    if (tied_embeddings && name == "lm_head.weight") {
-      input_error("{}: has '{}', but in {} embeddings and lm_head are one tied matrix", where, name, of);
-    }
-    if (!base.contains(name)) {
+    // A tied head has no tensor of its own in the base; it has the embedding's shape.
+    const bool tied_head = tied_embeddings && name == "lm_head.weight" && !base.contains(name);
+    const std::string of_base = tied_head ? "model.embed_tokens.weight" : name;
+    if (!base.contains(of_base)) {
       const std::vector<std::string> known = base.names();
       input_error("{}: has '{}', which {} does not have{}", where, name, of, did_you_mean(name, known));
     }
-    if (base.at(name).shape != view.shape) {
+    if (base.at(of_base).shape != view.shape) {
       input_error("{}: '{}' is {}, in {} it is {}", where, name, shape_text(view.shape), of,
-                  shape_text(base.at(name).shape));
+                  shape_text(base.at(of_base).shape));
     }
   }
   std::vector<std::string> missing;

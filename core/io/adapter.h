@@ -68,6 +68,10 @@ class Adapter {
   // By tensor of the base: "model.norm.weight".
   [[nodiscard]] const std::map<std::string, TensorView>& replaced() const { return replaced_; }
 
+  // Whether a base with tied embeddings stays tied: neither embedding nor head is replaced, or both by the same values.
+  // PEFT leaves a tied head on the base's values when an adapter brings an embedding alone.
+  [[nodiscard]] bool keeps_tied() const;
+
   // Compares with the tensors of a base model. Exit 3 naming the first things that do not fit: a module or tensor that
   // the base lacks, another shape, a target or a promised module_to_save that the adapter lacks.
   void check_against(const TensorStore& base, bool tied_embeddings) const;
