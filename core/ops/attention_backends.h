@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "core/ops/cpu_kernels.h"
 #include "core/ops/group_plan.h"
 
 namespace longlora::ops {
@@ -44,8 +45,9 @@ void backward(const AttentionBackward& a);
 namespace cpu_attention {
 // Why the CPU kernels cannot do this; null when they can.
 [[nodiscard]] const char* objection(const at::Tensor& q);
-void forward(const AttentionForward& a);
-void backward(const AttentionBackward& a);
+// `kernels`: an instruction set's, this machine's by default.
+void forward(const AttentionForward& a, const cpu::Kernels& kernels = cpu_kernels());
+void backward(const AttentionBackward& a, const cpu::Kernels& kernels = cpu_kernels());
 }  // namespace cpu_attention
 
 }  // namespace longlora::ops

@@ -34,13 +34,11 @@ void run_all(std::vector<cpu::AttentionTask>& tasks, int64_t scratch_bytes, Run&
   const auto work = [](const cpu::AttentionTask& t) {
     return (t.to - t.from) * (t.from + t.to - 2 * t.begin) * t.heads;
   };
-  std::stable_sort(tasks.begin(), tasks.end(),
-                   [&](const auto& a, const auto& b) { return work(a) > work(b); });
+  std::stable_sort(tasks.begin(), tasks.end(), [&](const auto& a, const auto& b) { return work(a) > work(b); });
   const int64_t count = static_cast<int64_t>(tasks.size());
   const int64_t threads = std::min<int64_t>(count, at::in_parallel_region() ? 1 : at::get_num_threads());
   const int64_t stride = (scratch_bytes + 63) / 64 * 64;
-  const at::Tensor scratch =
-      at::empty({threads * stride}, at::kByte);  // aligned to 64 as all tensors on the CPU
+  const at::Tensor scratch = at::empty({threads * stride}, at::kByte);  // aligned to 64 as all tensors on the CPU
   std::atomic<int64_t> next = 0;
   at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t thread = begin; thread < end; ++thread) {
@@ -62,7 +60,7 @@ const char* objection(const at::Tensor& q) {
   return cpu_element(q) ? nullptr : "the CPU kernels take float64, float32 and bfloat16 in the CPU's memory";
 }
 
-void forward(const AttentionForward& a) {
+void forward(const AttentionForward& a, const cpu::Kernels& kernels) {
   const cpu::Element element = *cpu_element(a.q);
   std::vector<cpu::AttentionTask> tasks;
   for (const HeadRange& range : head_ranges(a.plan)) {
@@ -76,13 +74,13 @@ void forward(const AttentionForward& a) {
     }
   }
   const cpu::Attention attention = arguments(a.q, a.k, a.v, a.out, a.lse, a.plan);
-  run_all(tasks, cpu_kernels().attention_forward_scratch(element, a.q.size(2)),
+  run_all(tasks, kernels.attention_forward_scratch(element, a.q.size(2)),
           [&](const cpu::AttentionTask& task, void* scratch) {
-            cpu_kernels().attention_forward(element, attention, task, scratch);
+            kernels.attention_forward(element, attention, task, scratch);
           });
 }
 
-void backward(const AttentionBackward& a) {
+void backward(const AttentionBackward& a, const cpu::Kernels& kernels) {
   const cpu::Element element = *cpu_element(a.q);
   const int64_t ratio = a.plan.heads / a.plan.kv_heads;
   // A KV head whose query heads lie in both halves gets gradients from two cuts; the second goes to memory of
@@ -105,17 +103,17 @@ void backward(const AttentionBackward& a) {
       }
     }
   }
-  const cpu::AttentionBackward whole = {arguments(a.q, a.k, a.v, a.out, a.lse, a.plan), matrix(a.dout),
-                                        matrix(a.dq), matrix(a.dk), matrix(a.dv)};
+  const cpu::AttentionBackward whole = {arguments(a.q, a.k, a.v, a.out, a.lse, a.plan), matrix(a.dout), matrix(a.dq),
+                                        matrix(a.dk), matrix(a.dv)};
   cpu::AttentionBackward second = whole;
   if (shared) {
     second.dk = {other_dk.data_ptr(), other_dk.stride(0), 0};
     second.dv = {other_dv.data_ptr(), other_dv.stride(0), 0};
   }
-  run_all(tasks, cpu_kernels().attention_backward_scratch(element, a.q.size(2), longest_segment(tasks)),
+  run_all(tasks, kernels.attention_backward_scratch(element, a.q.size(2), longest_segment(tasks)),
           [&](const cpu::AttentionTask& task, void* scratch) {
             const bool beside = shared && task.head == a.plan.plain_heads;
-            cpu_kernels().attention_backward(element, beside ? second : whole, task, scratch);
+            kernels.attention_backward(element, beside ? second : whole, task, scratch);
           });
   if (shared) {
     a.dk.narrow(1, shared_kv, 1).add_(other_dk);

@@ -8,6 +8,7 @@
 #include <random>
 
 #include "core/base/error.h"
+#include "core/ops/attention_backends.h"
 
 using namespace longlora;
 using namespace longlora::ops;
@@ -76,12 +77,39 @@ Values plain(const Case& c, const at::Tensor& buffer, const at::Tensor& dout) {
   return {out.detach(), scores.detach().logsumexp(2), grad.q, grad.k, grad.v};
 }
 
-Values run(const Case& c, const at::Tensor& buffer, const at::Tensor& dout, AttentionBackend backend) {
-  const Stacked x(buffer, c);
+// A backend, or the CPU kernels of one instruction set.
+struct Way {
+  AttentionBackend backend;
+  const cpu::Kernels* kernels = nullptr;
+};
+
+const Way kReference = {AttentionBackend::reference}, kSdpa = {AttentionBackend::sdpa};
+
+std::vector<Way> kernels_that_run_here() {
+  std::vector<Way> ways = {{AttentionBackend::cpu, &cpu_baseline::kernels()}};
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    ways.push_back({AttentionBackend::cpu, &cpu_avx2::kernels()});
+  }
+#endif
+  if (std::string(cpu_kernels().name) == "avx512") ways.push_back({AttentionBackend::cpu, &cpu_kernels()});
+  return ways;
+}
+
+Values run(const Case& c, const at::Tensor& buffer, const at::Tensor& dout, const Way& way) {
+  const Stacked x(buffer, c), grad(at::full_like(buffer, NAN), c);
   const GroupPlan plan = c.plan();
-  const AttentionResult saved = attention_forward(x.q, x.k, x.v, plan, backend);
-  const Stacked grad(at::full_like(buffer, NAN), c);
-  attention_backward(dout.to(buffer.scalar_type()), x.q, x.k, x.v, saved, plan, grad.q, grad.k, grad.v, backend);
+  AttentionResult saved;
+  if (way.kernels != nullptr) {
+    saved.out = at::full(x.q.sizes(), NAN, buffer.options());
+    saved.lse = at::full({c.heads, c.documents.back()}, NAN,
+                         buffer.options().dtype(buffer.scalar_type() == at::kDouble ? at::kDouble : at::kFloat));
+    cpu_attention::forward({x.q, x.k, x.v, saved.out, saved.lse, plan}, *way.kernels);
+    cpu_attention::backward({dout, x.q, x.k, x.v, saved.out, saved.lse, grad.q, grad.k, grad.v, plan}, *way.kernels);
+  } else {
+    saved = attention_forward(x.q, x.k, x.v, plan, way.backend);
+    attention_backward(dout, x.q, x.k, x.v, saved, plan, grad.q, grad.k, grad.v, way.backend);
+  }
   return {saved.out, saved.lse, grad.q, grad.k, grad.v};
 }
 
@@ -100,25 +128,34 @@ void check_close(const char* what, const at::Tensor& ours, const at::Tensor& oth
   CHECK(distance(ours, exact) <= factor * distance(other, exact) + rounding + noise);
 }
 
-void compare(const Case& c, at::ScalarType type, AttentionBackend backend, uint64_t seed) {
-  INFO(describe(c) << " type " << type << " backend " << to_string(backend) << " seed " << seed);
-  at::manual_seed(seed);
-  const auto wide = at::TensorOptions(at::kDouble);
-  const int64_t rows = c.heads + 2 * c.kv_heads;
-  at::Tensor buffer = at::randn({c.documents.back(), rows * c.head_dim}, wide);
-  buffer.narrow(1, 0, (c.heads + c.kv_heads) * c.head_dim).mul_(c.spread);
-  const at::Tensor narrow = buffer.to(type);
-  const at::Tensor dout = at::randn({c.documents.back(), c.heads, c.head_dim}, wide).to(type);
-  const Values exact = plain(c, narrow.to(at::kDouble), dout);
-  const Values other = plain(c, narrow, dout);
-  const Values ours = run(c, narrow, dout, backend);
+struct Inputs {
+  at::Tensor buffer, dout;
+  Inputs(const Case& c, at::ScalarType type, uint64_t seed) {
+    at::manual_seed(seed);
+    const int64_t tokens = c.documents.back(), rows = c.heads + 2 * c.kv_heads;
+    const at::Tensor wide = at::randn({tokens, rows * c.head_dim}, at::kDouble);
+    wide.narrow(1, 0, (c.heads + c.kv_heads) * c.head_dim).mul_(c.spread);
+    buffer = wide.to(type);
+    dout = at::randn({tokens, c.heads, c.head_dim}, at::kDouble).to(type);
+  }
+};
+
+void compare(const Case& c, at::ScalarType type, const std::vector<Way>& ways, uint64_t seed) {
+  const Inputs in(c, type, seed);
+  const Values exact = plain(c, in.buffer.to(at::kDouble), in.dout);
+  const Values other = plain(c, in.buffer, in.dout);
   const double epsilon = type == at::kDouble ? 1e-12 : type == at::kFloat ? 1e-6 : 1.0 / 256;
-  // The plain one keeps its sums in bfloat16, ours must keep them in float32.
-  check_close("out", ours.out, other.out, exact.out, 2, epsilon);
-  check_close("lse", ours.lse, other.lse, exact.lse, 2, type == at::kDouble ? 1e-12 : 1e-6);
-  check_close("dq", ours.dq, other.dq, exact.dq, 3, epsilon);
-  check_close("dk", ours.dk, other.dk, exact.dk, 3, epsilon);
-  check_close("dv", ours.dv, other.dv, exact.dv, 3, epsilon);
+  for (const Way& way : ways) {
+    INFO(describe(c) << " type " << type << " backend " << to_string(way.backend) << " "
+                     << (way.kernels == nullptr ? "" : way.kernels->name) << " seed " << seed);
+    const Values ours = run(c, in.buffer, in.dout, way);
+    // The plain one keeps its sums in bfloat16, ours must keep them in float32.
+    check_close("out", ours.out, other.out, exact.out, 2, epsilon);
+    check_close("lse", ours.lse, other.lse, exact.lse, 2, type == at::kDouble ? 1e-12 : 1e-6);
+    check_close("dq", ours.dq, other.dq, exact.dq, 3, epsilon);
+    check_close("dk", ours.dk, other.dk, exact.dk, 3, epsilon);
+    check_close("dv", ours.dv, other.dv, exact.dv, 3, epsilon);
+  }
 }
 
 // Lengths around blocks and groups, one token, several documents, grouped heads (also halves that cut a KV
@@ -139,35 +176,67 @@ const std::vector<Case> kCases = {
     {{0, 129, 300}, 97, 5, 1, 80},
     {{0, 120}, 40, 4, 4, 24},
     {{0, 513}, 256, 4, 2, 64},
+    {{0, 1100}, 0, 2, 1, 32},           // longer than what is packed at once
     {{0, 100}, 40, 2, 2, 64, 0, 12.0},  // scores in the hundreds: one key takes all
 };
 const std::vector<Case> kWindows = {
-    {{0, 100}, 0, 4, 2, 32, 1},  {{0, 200}, 80, 4, 2, 64, 33}, {{0, 150, 300}, 0, 2, 2, 48, 100},
-    {{0, 70}, 0, 2, 1, 16, 500}, {{0, 300}, 0, 2, 2, 64, 64},
+    {{0, 100}, 0, 4, 2, 32, 1},  {{0, 200}, 80, 4, 2, 64, 33},  {{0, 150, 300}, 0, 2, 2, 48, 100},
+    {{0, 70}, 0, 2, 1, 16, 500}, {{0, 1200}, 0, 1, 1, 32, 600}, {{0, 300}, 0, 2, 2, 64, 64},
 };
 
-std::vector<at::ScalarType> types_of(AttentionBackend) {
-  return {at::kDouble, at::kFloat, at::kBFloat16};
-}
+const at::ScalarType kTypes[] = {at::kDouble, at::kFloat, at::kBFloat16};
 
 }  // namespace
 
 TEST_CASE("attention backends agree with softmax attention written out", "[attention]") {
   const uint64_t seed = std::random_device()();
-  for (const auto backend : {AttentionBackend::reference, AttentionBackend::sdpa, AttentionBackend::cpu}) {
-    for (const at::ScalarType type : types_of(backend)) {
-      for (const Case& c : kCases) compare(c, type, backend, seed);
-    }
+  std::vector<Way> ways = kernels_that_run_here();
+  ways.insert(ways.end(), {kReference, kSdpa});
+  for (const at::ScalarType type : kTypes) {
+    for (const Case& c : kCases) compare(c, type, ways, seed);
   }
 }
 
 TEST_CASE("attention with a sliding window agrees with the mask written out", "[attention]") {
   const uint64_t seed = std::random_device()();
-  for (const auto backend : {AttentionBackend::reference, AttentionBackend::cpu}) {
-    for (const at::ScalarType type : types_of(backend)) {
-      for (const Case& c : kWindows) compare(c, type, backend, seed);
+  std::vector<Way> ways = kernels_that_run_here();
+  ways.push_back(kReference);
+  for (const at::ScalarType type : kTypes) {
+    for (const Case& c : kWindows) compare(c, type, ways, seed);
+  }
+}
+
+TEST_CASE("CPU kernels in bfloat16 are about as exact as LibTorch's flash attention", "[attention]") {
+  const uint64_t seed = std::random_device()();
+  for (const Case& c : kCases) {
+    const Inputs in(c, at::kBFloat16, seed);
+    const Values exact = plain(c, in.buffer.to(at::kDouble), in.dout);
+    const Values other = run(c, in.buffer, in.dout, kSdpa);
+    for (const Way& way : kernels_that_run_here()) {
+      INFO(describe(c) << " " << way.kernels->name << " seed " << seed);
+      const Values ours = run(c, in.buffer, in.dout, way);
+      check_close("out", ours.out, other.out, exact.out, 2, 0);
+      check_close("lse", ours.lse, other.lse, exact.lse, 2, 1e-6);
+      check_close("dq", ours.dq, other.dq, exact.dq, 3, 0);
+      check_close("dk", ours.dk, other.dk, exact.dk, 3, 0);
+      check_close("dv", ours.dv, other.dv, exact.dv, 3, 0);
     }
   }
+}
+
+TEST_CASE("attention gives the same bits whatever the number of threads", "[attention]") {
+  const Case c{{0, 700, 1000}, 300, 6, 3, 48};
+  const Inputs in(c, at::kBFloat16, 7);
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  const Values alone = run(c, in.buffer, in.dout, {AttentionBackend::cpu});
+  at::set_num_threads(3);
+  const Values together = run(c, in.buffer, in.dout, {AttentionBackend::cpu});
+  at::set_num_threads(threads);
+  CHECK(at::equal(alone.out, together.out));
+  CHECK(at::equal(alone.dq, together.dq));
+  CHECK(at::equal(alone.dk, together.dk));
+  CHECK(at::equal(alone.dv, together.dv));
 }
 
 TEST_CASE("an attention backend that cannot do what is asked says so", "[attention]") {

@@ -5,8 +5,7 @@
 
 namespace longlora::LONGLORA_CPU_NAMESPACE {
 
-void attention_forward(cpu::Element element, const cpu::Attention& a, const cpu::AttentionTask& task,
-                       void* scratch);
+void attention_forward(cpu::Element element, const cpu::Attention& a, const cpu::AttentionTask& task, void* scratch);
 void attention_backward(cpu::Element element, const cpu::AttentionBackward& a, const cpu::AttentionTask& task,
                         void* scratch);
 int64_t attention_forward_scratch(cpu::Element element, int64_t head_dim);

@@ -147,10 +147,10 @@ class Backward {
       return none < depth ? none : depth;
     };
     const int64_t at = (key - begin) * shape_.wide;
-    accumulate<T>(dv_ + at, shape_.wide, p_, stride, dout_pairs_, shape_.units * kPair, rows, shape_.vectors,
-                  depth, skip);
-    accumulate<T>(dk_ + at, shape_.wide, ds_, stride, q_pairs_, shape_.units * kPair, rows, shape_.vectors,
-                  depth, skip);
+    accumulate<T>(dv_ + at, shape_.wide, p_, stride, dout_pairs_, shape_.units * kPair, rows, shape_.vectors, depth,
+                  skip);
+    accumulate<T>(dk_ + at, shape_.wide, ds_, stride, q_pairs_, shape_.units * kPair, rows, shape_.vectors, depth,
+                  skip);
     const int64_t step = diagonal ? kDiagonalStep : vectors_;
     for (int64_t v = 0; v < vectors_; v += step) {
       const int64_t count = v + step < vectors_ ? step : vectors_ - v;
@@ -158,8 +158,8 @@ class Backward {
       const int64_t end = seen < rows ? seen : rows;
       if (end <= 0) continue;
       accumulate<T>(dq_ + (query_ - begin) * shape_.wide + v * kLanes, kColumns, k_turned_ + tile * packed_,
-                    kKeys / kPair, ds_rows_ + v * kLanes, kColumns, shape_.wide, count,
-                    (end + kPair - 1) / kPair, [](int64_t) { return 0; });
+                    kKeys / kPair, ds_rows_ + v * kLanes, kColumns, shape_.wide, count, (end + kPair - 1) / kPair,
+                    [](int64_t) { return 0; });
     }
   }
 
@@ -168,8 +168,8 @@ class Backward {
   void gradients(int64_t tile, int64_t key, int64_t row, int64_t first) {
     const int64_t column = first * kLanes, stride = kColumns / kPair;
     Vec<S> p[rows][n] = {};
-    multiply<T, rows, n>(p, k_ + tile * packed_ + row * shape_.units, shape_.units, q_columns_ + column,
-                         kColumns, shape_.depth);
+    multiply<T, rows, n>(p, k_ + tile * packed_ + row * shape_.units, shape_.units, q_columns_ + column, kColumns,
+                         shape_.depth);
     if constexpr (masked) hide<S>(p, query_ + column, key + row, a_.forward.window);
     const S scale = static_cast<S>(a_.forward.scale * 1.4426950408889634);
     for (int v = 0; v < n; ++v) {
@@ -180,8 +180,8 @@ class Backward {
       }
     }
     Vec<S> ds[rows][n] = {};
-    multiply<T, rows, n>(ds, v_ + tile * packed_ + row * shape_.units, shape_.units, dout_columns_ + column,
-                         kColumns, shape_.depth);
+    multiply<T, rows, n>(ds, v_ + tile * packed_ + row * shape_.units, shape_.units, dout_columns_ + column, kColumns,
+                         shape_.depth);
     for (int v = 0; v < n; ++v) {
       const Vec<S> delta = load_vector(delta_ + column + v * kLanes);
       for (int r = 0; r < rows; r += 2) {

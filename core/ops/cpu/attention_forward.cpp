@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kSpan = 512;  // keys that are packed at once
 constexpr int64_t kBlocks = cpu::kAttentionQueries / kColumns;
 constexpr double kSlack = 40;
+constexpr double kNothing = -1e30;  // the maximum before any score; one that is hidden lies far below
 
 template <class T>
 class Forward {
@@ -72,7 +73,7 @@ class Forward {
       Pack<T>::columns(q_block(), rows_, shape_);
     }
     for (int64_t i = 0; i < blocks * kColumns; ++i) {
-      top_[i] = static_cast<S>(kHidden);
+      top_[i] = static_cast<S>(kNothing);
       sum_[i] = 0;
     }
     __builtin_memset(o_, 0, blocks * kColumns * shape_.wide * sizeof(S));
@@ -111,8 +112,7 @@ class Forward {
       const int64_t last = first + kPanel < vectors_ ? first + kPanel : vectors_;
       done_ = 0;
       for (int64_t row = 0; row < keys; row += kRowGroup) {
-        const int64_t ahead =
-            key + row > query_ ? (key + row - query_) / kLanes : 0;  // these see none of the keys
+        const int64_t ahead = key + row > query_ ? (key + row - query_) / kLanes : 0;  // these see none of the keys
         const int64_t from = ahead > first ? ahead : first;
         if (from >= last) break;
         with_vectors(last - from, [&]<int n>() {
@@ -201,8 +201,8 @@ class Forward {
     for (int64_t v = 0; v < vectors_; ++v) {
       S* sum = sum_ + block_ * kColumns + v * kLanes;
       const Vec<S> total = load_vector(sum);
-      const Vec<S> logarithm = (load_vector(top_ + block_ * kColumns + v * kLanes) + log2(total)) *
-                               static_cast<S>(0.6931471805599453);
+      const Vec<S> logarithm =
+          (load_vector(top_ + block_ * kColumns + v * kLanes) + log2(total)) * static_cast<S>(0.6931471805599453);
       for (int64_t i = 0; i < shape_.wide; ++i) {
         S* o = o_block() + i * kColumns + v * kLanes;
         store_vector(o, load_vector(o) / total);
@@ -236,16 +236,14 @@ class Forward {
 }  // namespace
 }  // namespace attention
 
-void attention_forward(cpu::Element element, const cpu::Attention& a, const cpu::AttentionTask& task,
-                       void* scratch) {
+void attention_forward(cpu::Element element, const cpu::Attention& a, const cpu::AttentionTask& task, void* scratch) {
   with_element(element, [&]<class T>() { attention::Forward<T>(a, attention::Scratch(scratch)).run(task); });
 }
 
 int64_t attention_forward_scratch(cpu::Element element, int64_t head_dim) {
   int64_t bytes = 0;
   const cpu::Attention shape = {{}, {}, {}, {}, nullptr, 0, head_dim, 1, 0, 1};
-  with_element(element,
-               [&]<class T>() { bytes = attention::Forward<T>(shape, attention::Scratch(nullptr)).used(); });
+  with_element(element, [&]<class T>() { bytes = attention::Forward<T>(shape, attention::Scratch(nullptr)).used(); });
   return bytes;
 }
 

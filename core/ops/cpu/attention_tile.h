@@ -73,7 +73,7 @@ LONGLORA_INLINE int exceeds(const Vec<S>& a, const Vec<S>& b) {
 
 // Puts kHidden where query - key < 0 or >= window. s[r][v]: key `key` + r and the lanes' queries from `query`
 // + v * lanes.
-constexpr double kHidden = -1e30;
+constexpr double kHidden = -1e37;
 template <class S, int rows, int n>
 LONGLORA_INLINE void hide(Vec<S> (&s)[rows][n], int64_t query, int64_t key, int64_t window) {
   constexpr int lanes = Lanes<S>::kCount;
@@ -82,8 +82,7 @@ LONGLORA_INLINE void hide(Vec<S> (&s)[rows][n], int64_t query, int64_t key, int6
   for (int l = 0; l < lanes; ++l) lane[l] = static_cast<S>(l);
   for (int v = 0; v < n; ++v) {
     const int64_t distance = query + v * lanes - key;
-    const S first = static_cast<S>(-distance),
-            beyond = window > 0 ? static_cast<S>(window - distance) : S(1e9);
+    const S first = static_cast<S>(-distance), beyond = window > 0 ? static_cast<S>(window - distance) : S(1e9);
     for (int r = 0; r < rows; ++r) {
       s[r][v] = lane < all_lanes(first + static_cast<S>(r)) ? hidden : s[r][v];
       s[r][v] = lane >= all_lanes(beyond + static_cast<S>(r)) ? hidden : s[r][v];
@@ -99,9 +98,7 @@ struct Operand {
   static constexpr int kPair = 1;
   static constexpr int kExpDegree = 6;
 
-  static LONGLORA_INLINE Vec<S> multiply_add(const Vec<S>& c, Unit a, const Vec<Unit>& b) {
-    return c + a * b;
-  }
+  static LONGLORA_INLINE Vec<S> multiply_add(const Vec<S>& c, Unit a, const Vec<Unit>& b) { return c + a * b; }
   // Two neighbouring rows into B[k / pair][columns].
   static LONGLORA_INLINE void store_rows(Unit* to, int64_t stride, const Vec<S>& row0, const Vec<S>& row1) {
     store_vector(to, row0);
@@ -127,19 +124,15 @@ struct Operand<bf16> {
                             reinterpret_cast<__m512bh>(b));
   }
   static LONGLORA_INLINE void store_rows(Unit* to, int64_t, const Vec<S>& row0, const Vec<S>& row1) {
-    alignas(64) static constexpr uint16_t kOrder[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
-                                                        21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
-                                                        11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    alignas(64) static constexpr uint16_t kOrder[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     const __m512bh both = _mm512_cvtne2ps_pbh(row1, row0);
-    _mm512_store_si512(to,
-                       _mm512_permutexvar_epi16(_mm512_load_si512(kOrder), reinterpret_cast<__m512i>(both)));
+    _mm512_store_si512(to, _mm512_permutexvar_epi16(_mm512_load_si512(kOrder), reinterpret_cast<__m512i>(both)));
   }
   static LONGLORA_INLINE void store_columns(Unit* to, const Vec<S>& x) {
     _mm256_store_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)));
   }
-  static void load_row(Unit* to, const bf16* from, int64_t n) {
-    __builtin_memcpy(to, from, n * sizeof(bf16));
-  }
+  static void load_row(Unit* to, const bf16* from, int64_t n) { __builtin_memcpy(to, from, n * sizeof(bf16)); }
 };
 #endif
 
@@ -214,9 +207,8 @@ constexpr int kRows = vectors > kPanel / 2 ? 4 : 8;
 
 // c[rows][vectors] += A B over k units. A: rows of stride lda, B: rows of stride ldb.
 template <class T, int rows, int vectors>
-LONGLORA_INLINE void multiply(Vec<typename Operand<T>::S> (&c)[rows][vectors],
-                              const typename Operand<T>::Unit* a, int64_t lda,
-                              const typename Operand<T>::Unit* b, int64_t ldb, int64_t k) {
+LONGLORA_INLINE void multiply(Vec<typename Operand<T>::S> (&c)[rows][vectors], const typename Operand<T>::Unit* a,
+                              int64_t lda, const typename Operand<T>::Unit* b, int64_t ldb, int64_t k) {
   using Unit = typename Operand<T>::Unit;
   constexpr int lanes = Lanes<Unit>::kCount;
   for (int64_t i = 0; i < k; ++i) {
@@ -233,9 +225,9 @@ LONGLORA_INLINE void multiply(Vec<typename Operand<T>::S> (&c)[rows][vectors],
 // over units begins for the group of rows from `row` (B's first rows are skipped where A is known to be
 // zero).
 template <class T, class First>
-LONGLORA_INLINE void accumulate(typename Operand<T>::S* c, int64_t ldc, const typename Operand<T>::Unit* a,
-                                int64_t lda, const typename Operand<T>::Unit* b, int64_t ldb, int64_t rows,
-                                int64_t vectors, int64_t k, First&& first) {
+LONGLORA_INLINE void accumulate(typename Operand<T>::S* c, int64_t ldc, const typename Operand<T>::Unit* a, int64_t lda,
+                                const typename Operand<T>::Unit* b, int64_t ldb, int64_t rows, int64_t vectors,
+                                int64_t k, First&& first) {
   using S = typename Operand<T>::S;
   constexpr int lanes = Lanes<S>::kCount;
   for (int64_t from = 0; from < vectors; from += kPanel) {
@@ -247,8 +239,7 @@ LONGLORA_INLINE void accumulate(typename Operand<T>::S* c, int64_t ldc, const ty
           for (int v = 0; v < n; ++v) sum[r][v] = load_vector(to + r * ldc + v * lanes);
         }
         const int64_t skip = first(row);
-        multiply<T, kRows<n>, n>(sum, a + row * lda + skip, lda, b + skip * ldb + from * lanes, ldb,
-                                 k - skip);
+        multiply<T, kRows<n>, n>(sum, a + row * lda + skip, lda, b + skip * ldb + from * lanes, ldb, k - skip);
         for (int r = 0; r < kRows<n>; ++r) {
           for (int v = 0; v < n; ++v) store_vector(to + r * ldc + v * lanes, sum[r][v]);
         }
