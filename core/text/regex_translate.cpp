@@ -173,7 +173,9 @@ class Translator {
   // Behind the backslash.
   void escape(bool in_class) {
     const char c = take();
-    const std::string word = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\xb2\xb3\xb9\xbc-\xbe)";
+    // Outside of a class \w has Latin-1's superscripts and fractions, inside it has not.
+    std::string word = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+    if (!in_class) word += R"(\xb2\xb3\xb9\xbc-\xbe)";
     bool negated = c == 'P';
     switch (c) {
       case 's':
