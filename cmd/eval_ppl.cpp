@@ -11,14 +11,17 @@ namespace {
 
 void declare(cxxopts::Options& options) {
   declare_model_options(options);
-  options.add_options()("data", "text or token file; may be given several times", cxxopts::value<std::vector<std::string>>(), "FILE")(
+  options.add_options()("data", "text or token file; may be given several times",
+                        cxxopts::value<std::vector<std::string>>(), "FILE")(
       "context", "window length in tokens, or several: 2048,4096", cxxopts::value<std::string>(), "N[,N...]")(
-      "stride", "tokens from one window to the next; 0: the context", cxxopts::value<int64_t>()->default_value("256"), "S")(
-      "score", "all (every prediction of every window) or last-stride (each token once)", cxxopts::value<std::string>()->default_value("all"), "HOW")(
-      "max-tokens", "only the first N tokens of each file", cxxopts::value<int64_t>()->default_value("0"), "N")(
-      "beyond", "allow contexts beyond what the model's RoPE settings cover")(
-      "per-token", "write every scored token's negative log-likelihood, a JSON line a window", cxxopts::value<std::string>(), "FILE")(
-      "json", "write the results as JSON; - for standard output", cxxopts::value<std::string>(), "FILE|-");
+      "stride", "tokens from one window to the next; 0: the context", cxxopts::value<int64_t>()->default_value("256"),
+      "S")("score", "all (every prediction of every window) or last-stride (each token once)",
+           cxxopts::value<std::string>()->default_value("all"),
+           "HOW")("max-tokens", "only the first N tokens of each file", cxxopts::value<int64_t>()->default_value("0"),
+                  "N")("beyond", "allow contexts beyond what the model's RoPE settings cover")(
+      "per-token", "write every scored token's negative log-likelihood, a JSON line a window",
+      cxxopts::value<std::string>(),
+      "FILE")("json", "write the results as JSON; - for standard output", cxxopts::value<std::string>(), "FILE|-");
 }
 
 // One JSON line a window, written as they come.
@@ -40,7 +43,8 @@ class PerTokenFile {
 Exit run(const cxxopts::ParseResult& arguments) {
   (void)required(arguments, "eval-ppl", "model");
   const auto contexts = parse_list("context", required(arguments, "eval-ppl", "context"), 2);
-  if (arguments.count("data") == 0) usage_error("eval-ppl: --data is needed: a text file (.txt, .jsonl, .json, .zst) or a token file (.bin)");
+  if (arguments.count("data") == 0)
+    usage_error("eval-ppl: --data is needed: a text file (.txt, .jsonl, .json, .zst) or a token file (.bin)");
   const std::string score = arguments["score"].as<std::string>();
   if (score != "all" && score != "last-stride") usage_error("--score {}: all or last-stride", score);
   eval::PerplexityOptions options;
@@ -67,23 +71,35 @@ Exit run(const cxxopts::ParseResult& arguments) {
       };
       const eval::PerplexityResult r = eval::perplexity(*opened.llama, tokens, options, file, each);
       const int64_t stride = options.stride > 0 ? options.stride : context;
-      results.push_back({{"data", file}, {"context", context}, {"stride", stride}, {"windows", r.windows}, {"tokens", r.tokens},
-                         {"loss", r.loss}, {"ppl", std::exp(r.loss)}});
-      if (!json_only) fmt::print("{}  context {}  windows {}  loss {:.5f}  ppl {:.4f}\n", file, context, r.windows, r.loss, std::exp(r.loss));
+      results.push_back({{"data", file},
+                         {"context", context},
+                         {"stride", stride},
+                         {"windows", r.windows},
+                         {"tokens", r.tokens},
+                         {"loss", r.loss},
+                         {"ppl", std::exp(r.loss)}});
+      if (!json_only)
+        fmt::print("{}  context {}  windows {}  loss {:.5f}  ppl {:.4f}\n", file, context, r.windows, r.loss,
+                   std::exp(r.loss));
     }
   }
-  if (arguments.count("json") > 0) write_result(arguments["json"].as<std::string>(), nlohmann::ordered_json({{"results", results}}).dump(2));
+  if (arguments.count("json") > 0)
+    write_result(arguments["json"].as<std::string>(), nlohmann::ordered_json({{"results", results}}).dump(2));
   return Exit::done;
 }
 
 }  // namespace
 
 Verb eval_ppl_verb() {
-  return {"eval-ppl", "sliding-window perplexity with full attention", "--model DIR --data FILE --context N[,N...]",
-          "The default is LongLoRA's protocol: windows start every 256 tokens and every prediction of a window counts.\n"
-          "With --score last-stride every token counts once. Example:\n"
-          "  longlora eval-ppl --model Llama-2-7b-hf --adapter runs/7b-32k/final --data pg19-test.bin --context 8192,32768",
-          declare, run};
+  return {
+      "eval-ppl",
+      "sliding-window perplexity with full attention",
+      "--model DIR --data FILE --context N[,N...]",
+      "The default is LongLoRA's protocol: windows start every 256 tokens and every prediction of a window counts.\n"
+      "With --score last-stride every token counts once. Example:\n"
+      "  longlora eval-ppl --model Llama-2-7b-hf --adapter runs/7b-32k/final --data pg19-test.bin --context 8192,32768",
+      declare,
+      run};
 }
 
 }  // namespace longlora::cmd

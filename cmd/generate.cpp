@@ -17,16 +17,19 @@ void declare(cxxopts::Options& options) {
       "prompt-file", "a file with that text", cxxopts::value<std::string>(), "FILE")(
       "max-new-tokens", "at most so many new tokens", cxxopts::value<int64_t>()->default_value("128"), "N")(
       "temperature", "0: always the likeliest token", cxxopts::value<double>()->default_value("0"), "T")(
-      "top-p", "sample from the smallest set of tokens with this probability", cxxopts::value<double>()->default_value("1"), "P")(
-      "top-k", "sample from the K likeliest tokens; 0: all", cxxopts::value<int64_t>()->default_value("0"), "K")(
+      "top-p", "sample from the smallest set of tokens with this probability",
+      cxxopts::value<double>()->default_value("1"),
+      "P")("top-k", "sample from the K likeliest tokens; 0: all", cxxopts::value<int64_t>()->default_value("0"), "K")(
       "seed", "of the sampling", cxxopts::value<uint64_t>()->default_value("42"), "N")(
       "beyond", "allow more tokens than the model's RoPE settings cover")(
       "json", "write the result as JSON; - for standard output", cxxopts::value<std::string>(), "FILE|-");
 }
 
 std::vector<int32_t> prompt_tokens(const cxxopts::ParseResult& arguments, const text::Tokenizer& tokenizer) {
-  if (arguments.count("prompt") + arguments.count("prompt-file") != 1) usage_error("generate: give one of --prompt and --prompt-file");
-  const std::string prompt = arguments.count("prompt") > 0 ? arguments["prompt"].as<std::string>() : read_file(arguments["prompt-file"].as<std::string>());
+  if (arguments.count("prompt") + arguments.count("prompt-file") != 1)
+    usage_error("generate: give one of --prompt and --prompt-file");
+  const std::string prompt = arguments.count("prompt") > 0 ? arguments["prompt"].as<std::string>()
+                                                           : read_file(arguments["prompt-file"].as<std::string>());
   std::vector<int32_t> tokens = tokenizer.encode(prompt);
   if (tokenizer.adds_bos() && tokenizer.bos()) tokens.insert(tokens.begin(), *tokenizer.bos());
   return tokens;
@@ -44,11 +47,13 @@ Exit run(const cxxopts::ParseResult& arguments) {
     usage_error("--temperature must not be negative, --top-p lie in (0, 1], --top-k not be negative");
   }
   const adapt::OpenedModel opened = adapt::open_model(model_options(arguments));
-  if (opened.tokenizer == nullptr) input_error("{}: has no tokenizer (tokenizer.model or tokenizer.json)", arguments["model"].as<std::string>());
+  if (opened.tokenizer == nullptr)
+    input_error("{}: has no tokenizer (tokenizer.model or tokenizer.json)", arguments["model"].as<std::string>());
   const text::Tokenizer& tokenizer = *opened.tokenizer;
   const std::vector<int32_t> prompt = prompt_tokens(arguments, tokenizer);
   const model::Config& config = opened.llama->config();
-  adapt::check_covered(config, static_cast<int64_t>(prompt.size()) + options.max_new_tokens, arguments.count("beyond") > 0);
+  adapt::check_covered(config, static_cast<int64_t>(prompt.size()) + options.max_new_tokens,
+                       arguments.count("beyond") > 0);
 
   std::vector<int32_t> stop = config.eos;
   if (tokenizer.eos()) stop.push_back(*tokenizer.eos());
@@ -71,7 +76,9 @@ Exit run(const cxxopts::ParseResult& arguments) {
   if (!quiet) fmt::print("\n");
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (arguments.count("json") > 0) {
-    const nlohmann::ordered_json result = {{"prompt_tokens", prompt.size()}, {"tokens", tokens}, {"text", text},
+    const nlohmann::ordered_json result = {{"prompt_tokens", prompt.size()},
+                                           {"tokens", tokens},
+                                           {"text", text},
                                            {"tokens_per_s", static_cast<double>(tokens.size()) / seconds}};
     write_result(arguments["json"].as<std::string>(), result.dump(2));
   }
@@ -81,8 +88,12 @@ Exit run(const cxxopts::ParseResult& arguments) {
 }  // namespace
 
 Verb generate_verb() {
-  return {"generate", "text from a model, streamed", "--model DIR --prompt TEXT",
-          "Example: longlora generate --model Llama-2-7b-hf --adapter runs/7b-32k/final --prompt-file book.txt", declare, run};
+  return {"generate",
+          "text from a model, streamed",
+          "--model DIR --prompt TEXT",
+          "Example: longlora generate --model Llama-2-7b-hf --adapter runs/7b-32k/final --prompt-file book.txt",
+          declare,
+          run};
 }
 
 }  // namespace longlora::cmd

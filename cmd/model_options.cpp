@@ -9,19 +9,27 @@ namespace longlora::cmd {
 void declare_model_options(cxxopts::Options& options) {
   options.add_options()("model", "folder of the model", cxxopts::value<std::string>(), "DIR")(
       "adapter", "folder of an adapter to put on it", cxxopts::value<std::string>(), "DIR")(
-      "rope", "other RoPE settings than the model's: linear:4, ntk:8, yarn:16, dynamic:4", cxxopts::value<std::string>(), "TYPE:FACTOR")(
-      "dtype", "compute in auto (as stored), bfloat16, float16 or float32", cxxopts::value<std::string>()->default_value("auto"), "T")(
-      "device", "auto, cpu or cuda", cxxopts::value<std::string>()->default_value("auto"), "D");
+      "rope", "other RoPE settings than the model's: linear:4, ntk:8, yarn:16, dynamic:4",
+      cxxopts::value<std::string>(),
+      "TYPE:FACTOR")("dtype", "compute in auto (as stored), bfloat16, float16 or float32",
+                     cxxopts::value<std::string>()->default_value("auto"),
+                     "T")("device", "auto, cpu or cuda", cxxopts::value<std::string>()->default_value("auto"), "D");
 }
 
 adapt::OpenOptions model_options(const cxxopts::ParseResult& arguments) {
-  const auto text = [&](const char* name) { return arguments.count(name) > 0 ? arguments[name].as<std::string>() : ""; };
-  return {.model = text("model"), .adapter = text("adapter"), .dtype = arguments["dtype"].as<std::string>(),
-          .device = arguments["device"].as<std::string>(), .rope = text("rope")};
+  const auto text = [&](const char* name) {
+    return arguments.count(name) > 0 ? arguments[name].as<std::string>() : "";
+  };
+  return {.model = text("model"),
+          .adapter = text("adapter"),
+          .dtype = arguments["dtype"].as<std::string>(),
+          .device = arguments["device"].as<std::string>(),
+          .rope = text("rope")};
 }
 
 std::string required(const cxxopts::ParseResult& arguments, const std::string& verb, const std::string& option) {
-  if (arguments.count(option) == 0) usage_error("{}: --{} is needed; 'longlora help {}' shows the options", verb, option, verb);
+  if (arguments.count(option) == 0)
+    usage_error("{}: --{} is needed; 'longlora help {}' shows the options", verb, option, verb);
   return arguments[option].as<std::string>();
 }
 

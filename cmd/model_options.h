@@ -9,7 +9,8 @@ void declare_model_options(cxxopts::Options& options);
 [[nodiscard]] adapt::OpenOptions model_options(const cxxopts::ParseResult& arguments);
 
 // The value of an option that must be given; exit 2 naming verb and option otherwise.
-[[nodiscard]] std::string required(const cxxopts::ParseResult& arguments, const std::string& verb, const std::string& option);
+[[nodiscard]] std::string required(const cxxopts::ParseResult& arguments, const std::string& verb,
+                                   const std::string& option);
 
 // "64,128,256" -> numbers of at least `least`; exit 2 otherwise.
 [[nodiscard]] std::vector<int64_t> parse_list(const std::string& option, const std::string& text, int64_t least);

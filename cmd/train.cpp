@@ -22,12 +22,15 @@ Exit run(const cxxopts::ParseResult& arguments) {
 }  // namespace
 
 Verb train_verb() {
-  return {"train", "continue pre-training on long text: LoRA + embedding + norms, LoRA, or full", "RECIPE [key=value ...]",
+  return {"train",
+          "continue pre-training on long text: LoRA + embedding + norms, LoRA, or full",
+          "RECIPE [key=value ...]",
           "RECIPE is a JSON file with comments or the name of a shipped one ('longlora recipe ls').\n"
           "Any key can be overridden: longlora train my.json optimizer.lr=1e-4 context.length=16384\n"
           "Writes under checkpoint.dir: metrics.jsonl, recipe.resolved.json, step-N/ checkpoints, TensorBoard events\n"
           "and, at the end, final/ (the adapter, or the model with tune.mode full). Ctrl-C saves and exits with 75.",
-          declare, run};
+          declare,
+          run};
 }
 
 }  // namespace longlora::cmd

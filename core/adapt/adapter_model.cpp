@@ -15,7 +15,9 @@ using model::Parameter;
 
 constexpr std::string_view kA = ".lora_A.weight", kB = ".lora_B.weight";
 
-std::string module_of(const std::string& name) { return name.substr(0, name.size() - kA.size()); }
+std::string module_of(const std::string& name) {
+  return name.substr(0, name.size() - kA.size());
+}
 
 // The adapter's tensor for a trainable parameter; null when it has none.
 const io::TensorView* find(const io::Adapter& adapter, const Parameter& p) {
@@ -28,7 +30,8 @@ const io::TensorView* find(const io::Adapter& adapter, const Parameter& p) {
   return p.name.ends_with(kA) ? &found->second.a : &found->second.b;
 }
 
-void copy_checked(const at::Tensor& to, const io::TensorView& from, const std::string& name, const io::Adapter& adapter) {
+void copy_checked(const at::Tensor& to, const io::TensorView& from, const std::string& name,
+                  const io::Adapter& adapter) {
   if (to.sizes() != at::IntArrayRef(from.shape)) {
     input_error("{}: '{}' has shape {}, {} is needed", adapter.folder().string(), name, io::shape_text(from.shape),
                 io::shape_text(to.sizes().vec()));
@@ -89,7 +92,8 @@ void load_trained(model::Llama& llama, const io::Adapter& adapter) {
   size_t used = 0;
   for (Parameter* p : llama.trainable()) {
     const io::TensorView* view = find(adapter, *p);
-    if (view == nullptr) input_error("{}: holds nothing for '{}', which this run trains", adapter.folder().string(), p->name);
+    if (view == nullptr)
+      input_error("{}: holds nothing for '{}', which this run trains", adapter.folder().string(), p->name);
     copy_checked(p->master, *view, p->name, adapter);
     p->sync();
     ++used;

@@ -35,14 +35,17 @@ model::Config config_for(const OpenOptions& options, const io::Adapter* adapter)
   if (adapter != nullptr) {
     const auto record = io::read_context_record(options.adapter);
     if (record) {
-      config.rope = model::rope_from_json(record->rope, config.head_dim, (options.adapter / io::kContextRecordFile).string());
+      config.rope =
+          model::rope_from_json(record->rope, config.head_dim, (options.adapter / io::kContextRecordFile).string());
       config.max_positions = record->max_positions;
-      if (!record->base_fingerprint.empty() && record->base_fingerprint != io::model_fingerprint(io::TensorStore(options.model))) {
+      if (!record->base_fingerprint.empty() &&
+          record->base_fingerprint != io::model_fingerprint(io::TensorStore(options.model))) {
         input_error("{}: was trained on another model than {} (on {}); merge and evaluate it on its own base",
                     options.adapter.string(), options.model.string(), record->base_model);
       }
     } else if (options.rope.empty()) {
-      log::info("{}: no longlora.json, so the model's own RoPE settings are used (--rope gives others)", options.adapter.string());
+      log::info("{}: no longlora.json, so the model's own RoPE settings are used (--rope gives others)",
+                options.adapter.string());
     }
     config.tie_embeddings = config.tie_embeddings && adapter->keeps_tied();
   }
@@ -57,9 +60,11 @@ OpenedModel open_model(const OpenOptions& options) {
   if (adapter) adapter->check_against(io::TensorStore(options.model), model::read_config(options.model).tie_embeddings);
   const at::ScalarType dtype = model::parse_dtype(options.dtype == "auto" ? config.dtype : options.dtype);
   OpenedModel opened;
-  opened.llama = std::make_unique<model::Llama>(model::load_llama(options.model, config, dtype, model::open_device(options.device)));
+  opened.llama = std::make_unique<model::Llama>(
+      model::load_llama(options.model, config, dtype, model::open_device(options.device)));
   if (adapter) attach(*opened.llama, *adapter);
-  if (std::filesystem::exists(options.model / "tokenizer.json") || std::filesystem::exists(options.model / "tokenizer.model")) {
+  if (std::filesystem::exists(options.model / "tokenizer.json") ||
+      std::filesystem::exists(options.model / "tokenizer.model")) {
     opened.tokenizer = text::Tokenizer::load(options.model);
   }
   return opened;
@@ -67,9 +72,10 @@ OpenedModel open_model(const OpenOptions& options) {
 
 void check_covered(const model::Config& config, int64_t length, bool beyond) {
   if (length <= config.covered_length() || beyond) return;
-  usage_error("{} tokens are more than the {} that the model's RoPE settings cover; give the adapter that extends it "
-              "(--adapter), other settings (--rope linear:{}), or --beyond to go on regardless", length,
-              config.covered_length(), (length + config.covered_length() - 1) / config.covered_length());
+  usage_error(
+      "{} tokens are more than the {} that the model's RoPE settings cover; give the adapter that extends it "
+      "(--adapter), other settings (--rope linear:{}), or --beyond to go on regardless",
+      length, config.covered_length(), (length + config.covered_length() - 1) / config.covered_length());
 }
 
 }  // namespace longlora::adapt

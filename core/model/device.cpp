@@ -31,7 +31,8 @@ at::Device open_device(const std::string& name) {
 }
 
 std::string describe_device(const at::Device& device) {
-  if (device.is_cpu()) return fmt::format("CPU, {} threads, {} kernels", at::get_num_threads(), ops::cpu_kernels().name);
+  if (device.is_cpu())
+    return fmt::format("CPU, {} threads, {} kernels", at::get_num_threads(), ops::cpu_kernels().name);
   return fmt::format("GPU {}", static_cast<int>(device.index()));
 }
 

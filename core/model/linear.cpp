@@ -28,10 +28,17 @@ void Linear::add_lora(const LoraFor& lora_for, double dropout, uint64_t seed) {
   int64_t columns = 0;
   for (size_t i = 0; i < parts_.size(); ++i) {
     if (const auto shape = lora_for(parts_[i].name)) {
-      loras_.push_back({.a = {.name = parts_[i].name + ".lora_A.weight", .kind = Kind::lora, .value = {}, .master = {}, .grad = {}},
-                        .b = {.name = parts_[i].name + ".lora_B.weight", .kind = Kind::lora, .value = {}, .master = {}, .grad = {},
-                              .to_value = shape->scale},
-                        .part = static_cast<int64_t>(i), .column = columns, .rank = shape->rank});
+      loras_.push_back(
+          {.a = {.name = parts_[i].name + ".lora_A.weight", .kind = Kind::lora, .value = {}, .master = {}, .grad = {}},
+           .b = {.name = parts_[i].name + ".lora_B.weight",
+                 .kind = Kind::lora,
+                 .value = {},
+                 .master = {},
+                 .grad = {},
+                 .to_value = shape->scale},
+           .part = static_cast<int64_t>(i),
+           .column = columns,
+           .rank = shape->rank});
       columns += shape->rank;
     }
   }

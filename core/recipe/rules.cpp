@@ -106,7 +106,8 @@ void not_yet(const Recipe& r, Broken& out) {
     if (asked) out.push_back({path, fmt::format("this build of longlora cannot do that; only {}", instead)});
   };
   refuse(r.model.quantize != "none", "model.quantize", "none");
-  refuse(r.model.dtype == "float16", "model.dtype", "bfloat16 or float32 in training (float16 would need loss scaling)");
+  refuse(r.model.dtype == "float16", "model.dtype",
+         "bfloat16 or float32 in training (float16 would need loss scaling)");
   refuse(r.parallel.sequence > 1, "parallel.sequence", "1");
   refuse(r.parallel.shard == "optimizer" || r.parallel.shard == "model", "parallel.shard", "auto or none");
   refuse(r.memory.offload != "none", "memory.offload", "none");

@@ -28,7 +28,9 @@ using sentencepiece::SentencePieceProcessor;
 constexpr std::string_view kNoDummyPrefix("\x1a\x02\x18\x00", 4);
 
 // SentencePiece before 0.1.97 (Ubuntu 22.04) has a string view type of its own.
-absl::string_view view(std::string_view text) { return {text.data(), text.size()}; }
+absl::string_view view(std::string_view text) {
+  return {text.data(), text.size()};
+}
 
 std::unique_ptr<SentencePieceProcessor> processor_of(const std::string& bytes, const std::string& file) {
   auto processor = std::make_unique<SentencePieceProcessor>();

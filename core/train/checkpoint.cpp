@@ -81,7 +81,8 @@ void check_same_recipe(const nlohmann::ordered_json& saved, const recipe::Recipe
     if (key.starts_with("log.") || key.starts_with("checkpoint.") || before[key] == value) continue;
     differences += fmt::format("\n  {}: {} now, {} in the checkpoint", key, value, before[key]);
   }
-  if (!differences.empty()) usage_error("--resume goes on with the recipe that the run began with, but:{}", differences);
+  if (!differences.empty())
+    usage_error("--resume goes on with the recipe that the run began with, but:{}", differences);
 }
 
 }  // namespace
@@ -129,8 +130,9 @@ RunState load_checkpoint(const fs::path& folder, const recipe::Recipe& recipe, m
     check_same_recipe(json.at("recipe"), recipe);
     for (const auto& [name, hash] : json.at("files").items()) {
       if (hash_of(folder / name) != hash.get<std::string>()) {
-        input_error("{}: is damaged (its contents do not match {}); remove the folder to resume from an older checkpoint",
-                    (folder / name).string(), kState);
+        input_error(
+            "{}: is damaged (its contents do not match {}); remove the folder to resume from an older checkpoint",
+            (folder / name).string(), kState);
       }
     }
     state = {json.at("step"), json.at("tokens"), nlohmann::json::parse(json.at("cursor").dump())};

@@ -22,8 +22,8 @@
 namespace longlora::train {
 
 struct RunState {
-  int64_t step = 0;    // optimizer steps done
-  int64_t tokens = 0;  // trained on so far
+  int64_t step = 0;       // optimizer steps done
+  int64_t tokens = 0;     // trained on so far
   nlohmann::json cursor;  // data::Loader::save()
 };
 
@@ -31,7 +31,8 @@ struct RunState {
 using SaveModel = std::function<void(const std::filesystem::path& folder, at::ScalarType whole)>;
 
 // Writes DIR/step-N, then removes the oldest ones beyond `keep` (0 keeps all).
-void save_checkpoint(const recipe::Recipe& recipe, const RunState& state, const AdamW& optimizer, const SaveModel& save_model);
+void save_checkpoint(const recipe::Recipe& recipe, const RunState& state, const AdamW& optimizer,
+                     const SaveModel& save_model);
 
 // The newest complete checkpoint of the folder; empty when there is none.
 [[nodiscard]] std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& dir);

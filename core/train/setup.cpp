@@ -21,18 +21,21 @@ namespace {
 // Streams of random numbers that a run derives from its seed.
 enum Stream : uint64_t { kWeights = 1, kLora = 2 };
 
-fs::path model_folder(const recipe::Model& model) { return model.path.empty() ? model.init : model.path; }
+fs::path model_folder(const recipe::Model& model) {
+  return model.path.empty() ? model.init : model.path;
+}
 
 // The tokenizer, or null where there is none: token files alone can be trained on without.
 std::shared_ptr<const text::Tokenizer> open_tokenizer(const recipe::Recipe& recipe, const model::Config& config) {
   const fs::path folder = recipe.data.tokenizer.empty() ? model_folder(recipe.model) : fs::path(recipe.data.tokenizer);
-  if (recipe.data.tokenizer.empty() && !fs::exists(folder / "tokenizer.json") && !fs::exists(folder / "tokenizer.model")) {
+  if (recipe.data.tokenizer.empty() && !fs::exists(folder / "tokenizer.json") &&
+      !fs::exists(folder / "tokenizer.model")) {
     return nullptr;
   }
   auto tokenizer = text::Tokenizer::load(folder);
   if (tokenizer->vocab_size() > config.vocab_size) {
-    input_error("{}: the tokenizer has {} tokens, the model has rows for {}: they do not belong together", folder.string(),
-                tokenizer->vocab_size(), config.vocab_size);
+    input_error("{}: the tokenizer has {} tokens, the model has rows for {}: they do not belong together",
+                folder.string(), tokenizer->vocab_size(), config.vocab_size);
   }
   return tokenizer;
 }
@@ -40,8 +43,12 @@ std::shared_ptr<const text::Tokenizer> open_tokenizer(const recipe::Recipe& reci
 std::shared_ptr<const data::Rows> open_rows(const recipe::Recipe& recipe, const std::vector<std::string>& patterns,
                                             const text::Tokenizer* tokenizer, const model::Config& config,
                                             const std::string& name) {
-  auto source = std::make_shared<data::TokenSource>(data::TokenSource::open(
-      {.patterns = patterns, .tokenizer = tokenizer, .vocab = config.vocab_size, .cache = fs::path(recipe.checkpoint.dir) / "cache", .stop = {}}));
+  auto source =
+      std::make_shared<data::TokenSource>(data::TokenSource::open({.patterns = patterns,
+                                                                   .tokenizer = tokenizer,
+                                                                   .vocab = config.vocab_size,
+                                                                   .cache = fs::path(recipe.checkpoint.dir) / "cache",
+                                                                   .stop = {}}));
   const auto packing = recipe.data.packing == "stream" ? data::Packing::stream : data::Packing::documents;
   const int32_t pad = tokenizer != nullptr && tokenizer->eos() ? *tokenizer->eos() : 0;
   return std::make_shared<data::Rows>(source, packing, recipe.context.length, pad, name);
@@ -88,7 +95,8 @@ Setup prepare_run(const recipe::Recipe& asked) {
     setup.llama = std::make_unique<model::Llama>(config, setup.dtype, setup.device);
     setup.llama->initialize(derive_seed(seed, {kWeights}));
   } else {
-    setup.llama = std::make_unique<model::Llama>(model::load_llama(recipe.model.path, config, setup.dtype, setup.device));
+    setup.llama =
+        std::make_unique<model::Llama>(model::load_llama(recipe.model.path, config, setup.dtype, setup.device));
     setup.base_fingerprint = io::model_fingerprint(io::TensorStore(recipe.model.path));
   }
   adapt::make_trainable(*setup.llama, recipe.tune, derive_seed(seed, {kLora}));

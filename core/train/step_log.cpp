@@ -26,7 +26,8 @@ std::array<std::optional<double>, LossSum::kBuckets> LossSum::by_position() cons
 }
 
 StepLog::StepLog(const recipe::Recipe& recipe, int64_t resumed_step)
-    : recipe_(recipe), metrics_(fs::path(recipe.checkpoint.dir) / "metrics.jsonl", resumed_step),
+    : recipe_(recipe),
+      metrics_(fs::path(recipe.checkpoint.dir) / "metrics.jsonl", resumed_step),
       progress_("step", recipe.schedule.steps, "steps") {
   if (recipe.log.tensorboard) events_.emplace(recipe.checkpoint.dir, resumed_step);
 }
@@ -38,8 +39,10 @@ void StepLog::write(const StepRecord& r) {
   nlohmann::ordered_json line = {{"step", r.step},           {"loss", r.loss.mean()}, {"lr", r.lr},
                                  {"grad_norm", r.grad_norm}, {"tokens", r.tokens},    {"tokens_per_s", r.tokens_per_s},
                                  {"memory_bytes", memory}};
-  std::vector<io::Scalar> scalars = {{"train/loss", r.loss.mean()},         {"train/lr", r.lr},
-                                     {"train/grad_norm", r.grad_norm},      {"speed/tokens_per_s", r.tokens_per_s},
+  std::vector<io::Scalar> scalars = {{"train/loss", r.loss.mean()},
+                                     {"train/lr", r.lr},
+                                     {"train/grad_norm", r.grad_norm},
+                                     {"speed/tokens_per_s", r.tokens_per_s},
                                      {"memory/peak_gib", static_cast<double>(memory) / 0x1p30}};
   static constexpr std::array<const char*, LossSum::kBuckets> kTags = {
       "loss_by_position/1of8", "loss_by_position/2of8", "loss_by_position/3of8", "loss_by_position/4of8",

@@ -11,8 +11,10 @@ namespace longlora::train {
 namespace {
 
 std::string trained_line(model::Llama& llama) {
-  static const std::map<model::Kind, const char*> names = {{model::Kind::base, "weights"}, {model::Kind::lora, "LoRA"},
-                                                           {model::Kind::embed, "embedding"}, {model::Kind::norm, "norms"},
+  static const std::map<model::Kind, const char*> names = {{model::Kind::base, "weights"},
+                                                           {model::Kind::lora, "LoRA"},
+                                                           {model::Kind::embed, "embedding"},
+                                                           {model::Kind::norm, "norms"},
                                                            {model::Kind::lm_head, "head"}};
   std::map<model::Kind, int64_t> counts;
   int64_t trained = 0, all = 0;
@@ -23,15 +25,18 @@ std::string trained_line(model::Llama& llama) {
     trained += p->value.numel();
   }
   std::string line = fmt::format("{} of {} parameters ({:.2f}%):", format_count(static_cast<double>(trained)),
-                                 format_count(static_cast<double>(all)), 100.0 * static_cast<double>(trained) / static_cast<double>(all));
-  for (const auto& [kind, count] : counts) line += fmt::format(" {} {}", names.at(kind), format_count(static_cast<double>(count)));
+                                 format_count(static_cast<double>(all)),
+                                 100.0 * static_cast<double>(trained) / static_cast<double>(all));
+  for (const auto& [kind, count] : counts)
+    line += fmt::format(" {} {}", names.at(kind), format_count(static_cast<double>(count)));
   return line;
 }
 
 std::string attention_line(const Setup& setup) {
   const recipe::Attention& attention = setup.recipe.attention;
   if (setup.group() == 0) return "full";
-  std::string line = fmt::format("S2, groups of {} tokens (half of the heads shifted by {})", setup.group(), setup.group() / 2);
+  std::string line =
+      fmt::format("S2, groups of {} tokens (half of the heads shifted by {})", setup.group(), setup.group() / 2);
   if (attention.finish > 0) line += fmt::format("; the last {:.0f}% of the steps full", 100 * attention.finish);
   return line;
 }
@@ -52,9 +57,11 @@ void print_summary(const Setup& setup, int64_t resumed_step) {
   log::info("  a step     {} sequences, {} tokens, in micro-batches of {}", r.batch.sequences,
             format_count(static_cast<double>(r.batch.sequences * r.context.length)), r.batch.micro);
   log::info("  steps      {}{}, lr {:g}, {}", r.schedule.steps,
-            resumed_step > 0 ? fmt::format(" (going on after step {})", resumed_step) : "", r.optimizer.lr, r.schedule.type);
-  log::info("  memory     about {}: weights {}, trained {}, kept for backward {}, work {}; recompute: {}", bytes(memory.total()),
-            bytes(memory.weights), bytes(memory.trained), bytes(memory.activations), bytes(memory.work), to_string(memory.recompute));
+            resumed_step > 0 ? fmt::format(" (going on after step {})", resumed_step) : "", r.optimizer.lr,
+            r.schedule.type);
+  log::info("  memory     about {}: weights {}, trained {}, kept for backward {}, work {}; recompute: {}",
+            bytes(memory.total()), bytes(memory.weights), bytes(memory.trained), bytes(memory.activations),
+            bytes(memory.work), to_string(memory.recompute));
 }
 
 }  // namespace longlora::train

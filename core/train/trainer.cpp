@@ -20,17 +20,22 @@ using Clock = std::chrono::steady_clock;
 
 constexpr uint64_t kDropout = 3, kOrder = 4;  // streams of the run's seed, beside those of setup.cpp
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 // The run's folder must be new, or resumed; a killed run's half-written checkpoints are swept away.
 void open_folder(const recipe::Recipe& recipe, bool resume) {
   const fs::path dir = recipe.checkpoint.dir;
   if (resume && !newest_checkpoint(dir)) {
-    usage_error("--resume: {} holds no complete checkpoint; start without --resume, or name the run's folder", dir.string());
+    usage_error("--resume: {} holds no complete checkpoint; start without --resume, or name the run's folder",
+                dir.string());
   }
-  if (resume && fs::exists(dir / "final")) usage_error("--resume: the run in {} is finished, nothing is left to do", dir.string());
+  if (resume && fs::exists(dir / "final"))
+    usage_error("--resume: the run in {} is finished, nothing is left to do", dir.string());
   if (!resume && (fs::exists(dir / "metrics.jsonl") || fs::exists(dir / "final") || newest_checkpoint(dir))) {
-    usage_error("{} holds a run already; pass --resume to go on with it, or choose another checkpoint.dir", dir.string());
+    usage_error("{} holds a run already; pass --resume to go on with it, or choose another checkpoint.dir",
+                dir.string());
   }
   std::error_code ec;
   fs::create_directories(dir, ec);
@@ -59,12 +64,19 @@ class Trainer {
                                           .backend = ops::parse_backend(recipe.attention.backend)};
     const std::vector<model::Recompute> recompute(setup_.llama->config().layers, setup_.memory.recompute);
     const double scale = 1.0 / static_cast<double>(std::max<int64_t>(1, targets));
-    StepRecord record{.step = step + 1, .loss = {}, .lr = learning_rate(recipe.schedule, recipe.optimizer.lr, step),
-                      .grad_norm = 0, .tokens = tokens, .tokens_per_s = 0, .valid_loss = {}};
+    StepRecord record{.step = step + 1,
+                      .loss = {},
+                      .lr = learning_rate(recipe.schedule, recipe.optimizer.lr, step),
+                      .grad_norm = 0,
+                      .tokens = tokens,
+                      .tokens_per_s = 0,
+                      .valid_loss = {}};
     for (size_t i = 0; i < batches.size(); ++i) {
-      const uint64_t dropout = derive_seed(static_cast<uint64_t>(recipe.seed), {kDropout, static_cast<uint64_t>(step), i}) | 1;
+      const uint64_t dropout =
+          derive_seed(static_cast<uint64_t>(recipe.seed), {kDropout, static_cast<uint64_t>(step), i}) | 1;
       const at::Tensor losses = setup_.llama->forward_backward(batches[i], pattern, recompute, scale, dropout)
-                                    .to(at::kCPU, at::kFloat).contiguous();
+                                    .to(at::kCPU, at::kFloat)
+                                    .contiguous();
       record.loss.add(batches[i], losses.data_ptr<float>());
       if (!std::isfinite(record.loss.total())) not_finite("loss", step, i, batches[i]);
     }
@@ -87,9 +99,12 @@ class Trainer {
 
  private:
   [[noreturn]] void not_finite(const char* what, int64_t step, size_t micro, const data::Batch& batch) const {
-    fail("step {}: the {} is not finite (micro-batch {} of {} rows); the last checkpoint is untouched. Try a lower "
-         "optimizer.lr, more schedule.warmup_steps or a smaller optimizer.max_grad_norm, and check the data and the base "
-         "model with eval-ppl", step + 1, what, micro + 1, batch.rows);
+    fail(
+        "step {}: the {} is not finite (micro-batch {} of {} rows); the last checkpoint is untouched. Try a lower "
+        "optimizer.lr, more schedule.warmup_steps or a smaller optimizer.max_grad_norm, and check the data and the "
+        "base "
+        "model with eval-ppl",
+        step + 1, what, micro + 1, batch.rows);
   }
 
   Setup& setup_;
@@ -122,7 +137,8 @@ Exit train(const recipe::Recipe& asked, bool resume) {
 
   const auto save = [&] {
     state.cursor = loader.save();
-    save_checkpoint(recipe, state, optimizer, [&](const fs::path& folder, at::ScalarType whole) { save_model(setup, folder, whole); });
+    save_checkpoint(recipe, state, optimizer,
+                    [&](const fs::path& folder, at::ScalarType whole) { save_model(setup, folder, whole); });
   };
   Trainer trainer(setup, optimizer);
   StepLog log(recipe, state.step);
@@ -132,12 +148,14 @@ Exit train(const recipe::Recipe& asked, bool resume) {
     state.tokens += record.tokens;
     record.tokens = state.tokens;
     const bool last = state.step == recipe.schedule.steps;
-    if (recipe.eval.every_steps > 0 && (state.step % recipe.eval.every_steps == 0 || last)) record.valid_loss = trainer.validate();
+    if (recipe.eval.every_steps > 0 && (state.step % recipe.eval.every_steps == 0 || last))
+      record.valid_loss = trainer.validate();
     log.write(record);
     if (stop_requested() && !last) {
       save();
       log.progress().clear();
-      log::info("stopped by signal {} after step {}; saved: the same command with --resume goes on", stop_signal(), state.step);
+      log::info("stopped by signal {} after step {}; saved: the same command with --resume goes on", stop_signal(),
+                state.step);
       return Exit::interrupted;
     }
     if (recipe.checkpoint.every_steps > 0 && state.step % recipe.checkpoint.every_steps == 0) save();

@@ -71,7 +71,7 @@ def excerpt(text: str, most: int) -> str:
     return text[begin:text.rfind("\n", begin, begin + most) + 1]
 
 
-def collect(root: pathlib.Path, out: pathlib.Path, train_chars: int, held_out_chars: int) -> dict:
+def collect(root: pathlib.Path, out: pathlib.Path, train_chars: int, held_out_chars: int, prompt_chars: int) -> dict:
     """Writes train.jsonl, validation.jsonl and test.jsonl, one {"text": …} a file, and prompt.txt. Returns what they hold.
 
     By the hash of its path a file belongs to the test split (6 of 100), to validation (4) or to training. Held-out files
@@ -107,5 +107,5 @@ def collect(root: pathlib.Path, out: pathlib.Path, train_chars: int, held_out_ch
         (out / f"{split}.jsonl").write_text("".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in chosen), encoding="utf-8")
         held[split] = {"files": len(chosen), "characters": total}
     longest = max((text for _, text in splits["test"]), key=len)
-    (out / "prompt.txt").write_text(longest[:longest.rfind("\n", 0, 1200) + 1], encoding="utf-8")
+    (out / "prompt.txt").write_text(longest[:longest.rfind("\n", 0, prompt_chars) + 1], encoding="utf-8")
     return held

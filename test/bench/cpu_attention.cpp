@@ -44,9 +44,8 @@ double visible_pairs(const GroupPlan& plan) {
 
 void measure(const Shape& shape) {
   const std::vector<int64_t> documents = {0, shape.tokens};
-  const GroupPlan plan = shape.group == 0
-                             ? GroupPlan::full(documents, shape.heads, shape.kv_heads)
-                             : GroupPlan::s2(documents, shape.group, shape.heads, shape.kv_heads);
+  const GroupPlan plan = shape.group == 0 ? GroupPlan::full(documents, shape.heads, shape.kv_heads)
+                                          : GroupPlan::s2(documents, shape.group, shape.heads, shape.kv_heads);
   const int64_t rows = shape.heads + 2 * shape.kv_heads;
   const at::Tensor buffer = at::randn({shape.tokens, rows, shape.head_dim}).to(shape.type);
   const at::Tensor grad = at::zeros_like(buffer);
@@ -65,8 +64,7 @@ void measure(const Shape& shape) {
       forward[b].push_back(
           seconds([&] { attention_forward_into(q, k, v, plan, saved[b].out, saved[b].lse, backends[b]); }));
       backward[b].push_back(seconds([&] {
-        attention_backward(dout, q, k, v, saved[b], plan, part(grad, 0), part(grad, 1), part(grad, 2),
-                           backends[b]);
+        attention_backward(dout, q, k, v, saved[b], plan, part(grad, 0), part(grad, 1), part(grad, 2), backends[b]);
       }));
     }
   }
@@ -82,8 +80,8 @@ void measure(const Shape& shape) {
 
 int main() {
   std::printf("threads %d, kernels %s; GFLOP/s\n%-34s %26s   %26s   %6s\n%-34s %8s %8s %8s   %8s %8s %8s\n",
-              at::get_num_threads(), cpu_kernels().name, "", "ours", "LibTorch", "ratio", "", "forward",
-              "backward", "both", "forward", "backward", "both");
+              at::get_num_threads(), cpu_kernels().name, "", "ours", "LibTorch", "ratio", "", "forward", "backward",
+              "both", "forward", "backward", "both");
   for (const Shape& shape : {
            Shape{"4096, groups of 1024, 12 x 64", 4096, 1024, 12, 12, 64},
            Shape{"4096, groups of 1024, 8 x 128", 4096, 1024, 8, 8, 128},

@@ -275,15 +275,31 @@ TEST_CASE("parts that do not fit the base are errors that name them", "[merge]")
   }
 }
 
-TEST_CASE("a tied lm_head follows the embeddings, and is not changed by itself", "[merge]") {
+TEST_CASE("a tied model stays tied when the adapter replaces embedding and head by the same values", "[merge]") {
+  const std::string prefix = "base_model.model.";
   const Workshop w;
   Workshop::change_json(w.base / "config.json", {{"tie_word_embeddings", true}});
+  w.change_adapter([&](auto& t) {
+    t[prefix + "model.embed_tokens.weight"] = at::ones({24, 16});
+    t[prefix + "lm_head.weight"] = at::ones({24, 16});
+  });
   (void)adapt::merge(w.options(), kQuiet);
   CHECK_FALSE(io::TensorStore(w.out).contains("lm_head.weight"));
-  fs::remove_all(w.out);
+  CHECK(model::read_config(w.out).tie_embeddings);
+}
 
-  w.change_adapter([](auto& t) { t["base_model.model.lm_head.weight"] = at::ones({24, 16}); });
-  CHECK_THAT(w.refusal(), Catch::Contains("tied"));
+TEST_CASE("a tied head keeps the base's values when the adapter replaces the embedding alone, as in PEFT", "[merge]") {
+  const Workshop w;
+  Workshop::change_json(w.base / "config.json", {{"tie_word_embeddings", true}});
+  w.change_adapter([](auto& t) { t["base_model.model.model.embed_tokens.weight"] = at::ones({24, 16}); });
+  (void)adapt::merge(w.options(), kQuiet);
+  const io::TensorStore base(w.base), out(w.out);
+  CHECK_FALSE(model::read_config(w.out).tie_embeddings);
+  CHECK(model::as_tensor(out.at("lm_head.weight")).equal(model::as_tensor(base.at("model.embed_tokens.weight"))));
+  CHECK(model::as_tensor(out.at("model.embed_tokens.weight")).eq(1).all().item<bool>());
+}
+
+TEST_CASE("LoRA on a tied embedding is refused", "[merge]") {
   const Workshop embedding("patterns");
   Workshop::change_json(embedding.base / "config.json", {{"tie_word_embeddings", true}});
   CHECK_THAT(embedding.refusal(), Catch::Contains("tied"));

@@ -67,7 +67,11 @@ Llama model_of(const Case& c) {
     return llama;
   }
   // All but k_proj: a stack with a gap.
-  llama.add_lora([](const std::string& module) { return module.ends_with("k_proj") ? std::nullopt : std::optional<model::LoraShape>({3, kScale}); }, 0, 1);
+  llama.add_lora(
+      [](const std::string& module) {
+        return module.ends_with("k_proj") ? std::nullopt : std::optional<model::LoraShape>({3, kScale});
+      },
+      0, 1);
   const Kind also[] = {Kind::embed, Kind::norm};
   llama.train_kinds(also);
   for (model::Parameter* p : llama.trainable()) {

@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""Stopped by a signal and resumed, a run ends with the weights and the log of one that was never stopped: bit for bit, for
+training from random weights and for LoRA + embedding + norms. And a finished run's folder is not run into again."""
+import json
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PROGRAM = ROOT / "build/longlora"
+
+
+def run(recipe: dict, folder: pathlib.Path, *flags: str, stop_after: int = 0) -> int:
+    """Trains; with `stop_after`, sends SIGTERM once that many steps are in the log. Returns the exit code."""
+    recipe = json.loads(json.dumps(recipe).replace("@DIR@", str(folder)))
+    path = folder.with_suffix(".json")
+    path.write_text(json.dumps(recipe))
+    process = subprocess.Popen([PROGRAM, "train", path, *flags], stderr=subprocess.DEVNULL)
+    log = folder / "metrics.jsonl"
+    while stop_after and process.poll() is None:
+        if log.exists() and len(log.read_text().splitlines()) >= stop_after:
+            process.send_signal(signal.SIGTERM)
+            break
+        time.sleep(0.005)
+    return process.wait()
+
+
+def log_of(folder: pathlib.Path) -> list:
+    """What the log says of each step, without the times."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("tokens_per_s", "memory_bytes")} for line in lines]
+
+
+def compare(name: str, recipe: dict, out: pathlib.Path, weights: str, stop_after: int) -> None:
+    whole, parts = out / f"{name}-whole", out / f"{name}-parts"
+    assert run(recipe, whole) == 0
+    code = run(recipe, parts, stop_after=stop_after)
+    assert code == 75, f"{name}: stopped by a signal, the exit code is {code}"
+    assert not (parts / "final").exists()
+    assert run(recipe, parts, "--resume") == 0
+    same = (whole / "final" / weights).read_bytes() == (parts / "final" / weights).read_bytes()
+    assert same, f"{name}: the resumed run's weights differ"
+    assert log_of(whole) == log_of(parts), f"{name}: the resumed run's log differs"
+    assert run(recipe, whole) == 2, f"{name}: a finished run's folder was run into again"
+    assert run(recipe, whole, "--resume") == 2, f"{name}: a finished run was resumed"
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        out = pathlib.Path(temporary)
+        words = random.Random(1)
+        text = " ".join(words.choice("alpha beta gamma delta epsilon zeta eta theta".split()) for _ in range(20000))
+        (out / "text.txt").write_text(text)
+        init = out / "init"
+        init.mkdir()
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            (init / file).write_bytes((ROOT / "recipes/demo" / file).read_bytes())
+        config = json.loads((ROOT / "recipes/demo/config.json").read_text())
+        config.update(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+                      num_key_value_heads=2, head_dim=16)
+        (init / "config.json").write_text(json.dumps(config))
+        common = {"data": {"train": [str(out / "text.txt")], "valid": [str(out / "text.txt")]},
+                  "batch": {"sequences": 4, "micro": 2}, "eval": {"every_steps": 4, "rows": 4}, "seed": 3}
+        schedule = {"type": "cosine", "warmup_steps": 2, "steps": 40}
+        base = {**common, "model": {"init": str(init)}, "context": {"length": 64}, "attention": {"pattern": "full"},
+                "tune": {"mode": "full"}, "optimizer": {"lr": 1e-3}, "schedule": schedule,
+                "checkpoint": {"dir": "@DIR@", "every_steps": 7}}
+        compare("full", base, out, "model.safetensors", 10)
+        lora = {**common, "model": {"path": str(out / "full-whole/final")},
+                "context": {"length": 256, "rope": {"type": "linear"}}, "tune": {"rank": 4, "alpha": 8, "dropout": 0.1},
+                "attention": {"finish": 0.25}, "optimizer": {"lr": 1e-3}, "schedule": schedule,
+                "checkpoint": {"dir": "@DIR@", "every_steps": 9}}
+        compare("lora", lora, out, "adapter_model.safetensors", 31)
+    print("resume: passed")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
