@@ -6,6 +6,7 @@
 
 #include "cmd/verb.h"
 #include "core/base/log.h"
+#include "core/base/memory.h"
 #include "core/base/nearest.h"
 #include "core/base/signal.h"
 #include "core/base/version.h"
@@ -118,6 +119,7 @@ Exit dispatch(int argc, char** argv) {
 int main(int argc, char** argv) {
   using longlora::Exit;
   longlora::install_signal_handlers();
+  longlora::keep_freed_memory();
   const c10::InferenceMode no_autograd;  // the backward passes are written out
   try {
     return static_cast<int>(longlora::cmd::dispatch(argc, argv));

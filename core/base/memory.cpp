@@ -1,5 +1,7 @@
 #include "core/base/memory.h"
 
+#include <malloc.h>
+
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -26,6 +28,12 @@ int64_t proc_bytes(const char* file, const std::string& key) {
 int64_t available_memory() {
   return proc_bytes("/proc/meminfo", "MemAvailable");
 }
+void keep_freed_memory() {
+  mallopt(M_MMAP_MAX, 0);                 // large blocks from the heap too, not each from a map of its own
+  mallopt(M_TRIM_THRESHOLD, 2047 << 20);  // and the heap's end is not given back
+  mallopt(M_TOP_PAD, 64 << 20);
+}
+
 int64_t peak_memory() {
   return proc_bytes("/proc/self/status", "VmHWM");
 }

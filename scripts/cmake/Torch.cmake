@@ -1,6 +1,6 @@
 # LibTorch by imported targets of our own: torch's CMake package refuses to configure on a machine without the
 # CUDA toolkit, although libtorch_cpu.so and libc10.so are all that the program links. On a machine with a GPU the
-# program loads libtorch_cuda.so from the same folder when it starts (core/ops/device.cpp).
+# program loads libtorch_cuda.so from the same folder when it starts (core/model/device.cpp).
 #
 # LONGLORA_TORCH names a folder with include/ and lib/: a LibTorch of the user's own or the `torch` package folder.
 set(LONGLORA_TORCH "" CACHE PATH "LibTorch folder (has include/ and lib/); default: .venv, then python3's torch")
