@@ -4,6 +4,13 @@
 #include "core/ops/cpu/isa.h"
 #include "core/ops/cpu/kernels.h"
 
+// Before a loop whose iterations do not depend on one another though the compiler cannot see it (work in place).
+#if defined(__clang__)
+#define LONGLORA_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define LONGLORA_INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
 namespace longlora::LONGLORA_CPU_NAMESPACE {
 
 struct bf16 {

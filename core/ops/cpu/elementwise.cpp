@@ -87,6 +87,7 @@ void rope(cpu::Element element, const cpu::Rope& a, int64_t begin, int64_t end) 
       for (int64_t h = 0; h < a.heads; ++h) {
         T* lo = static_cast<T*>(a.x) + t * a.token_stride + h * a.head_dim;
         T* hi = lo + half;
+        LONGLORA_INDEPENDENT
         for (int64_t i = 0; i < half; ++i) {
           const S x = load(lo[i]), y = load(hi[i]), s = sign * sin[i];
           store(lo[i], x * cos[i] - y * s);
@@ -131,8 +132,10 @@ void swiglu_backward(cpu::Element element, const cpu::SwigluBackward& a, int64_t
         return silu * up;
       };
       if (m != nullptr) {
+        LONGLORA_INDEPENDENT
         for (int64_t i = 0; i < a.n; ++i) store(m[i], element_at(i));
       } else {
+        LONGLORA_INDEPENDENT
         for (int64_t i = 0; i < a.n; ++i) element_at(i);
       }
     }
