@@ -66,22 +66,22 @@ at::Tensor Layer::merged(const at::Tensor& out) const {
 }
 
 at::Tensor Layer::rotated_qkv(const at::Tensor& h1, const Pass& pass) const {
-  at::Tensor qkv = qkv_proj_.forward(h1, pass.dropout_seed);
+  at::Tensor qkv = qkv_proj_.forward(h1, pass.dropout);
   ops::rotate_in_place(qkv, heads_ + kv_heads_, head_dim_, pass.positions, pass.rotary, false);
   return qkv;
 }
 
-at::Tensor Layer::mlp_output(const at::Tensor& mid, const at::Tensor& gate_up, uint64_t seed) const {
-  return down_proj_.forward(ops::swiglu_forward(gate_up), seed).add_(mid);
+at::Tensor Layer::mlp_output(const at::Tensor& mid, const at::Tensor& gate_up, const ops::Dropout& drop) const {
+  return down_proj_.forward(ops::swiglu_forward(gate_up), drop).add_(mid);
 }
 
 at::Tensor Layer::forward(const at::Tensor& x, const Pass& pass, Recompute policy, Saved* saved) const {
-  const uint64_t seed = pass.dropout_seed;
+  const ops::Dropout& drop = pass.dropout;
   const at::Tensor qkv = rotated_qkv(ops::rmsnorm_forward(x, input_norm_.value, eps_).y, pass);
   const Heads heads = split(qkv);
   const ops::AttentionResult attention = ops::attention_forward(heads.q, heads.k, heads.v, pass.plan, pass.backend);
-  const at::Tensor mid = o_proj_.forward(merged(attention.out), seed).add_(x);
-  const at::Tensor gate_up = gate_up_proj_.forward(ops::rmsnorm_forward(mid, post_norm_.value, eps_).y, seed);
+  const at::Tensor mid = o_proj_.forward(merged(attention.out), drop).add_(x);
+  const at::Tensor gate_up = gate_up_proj_.forward(ops::rmsnorm_forward(mid, post_norm_.value, eps_).y, drop);
   if (saved != nullptr) {
     saved->x = x;
     if (policy <= Recompute::all_but_attention) {
@@ -94,11 +94,11 @@ at::Tensor Layer::forward(const at::Tensor& x, const Pass& pass, Recompute polic
     }
     if (policy == Recompute::nothing) saved->gate_up = gate_up;
   }
-  return mlp_output(mid, gate_up, seed);
+  return mlp_output(mid, gate_up, drop);
 }
 
 at::Tensor Layer::backward(const at::Tensor& dy, Saved& saved, const Pass& pass) {
-  const uint64_t seed = pass.dropout_seed;
+  const ops::Dropout& drop = pass.dropout;
   if (!saved.qkv.defined()) saved.qkv = rotated_qkv(ops::rmsnorm_forward(saved.x, input_norm_.value, eps_).y, pass);
   if (!saved.out.defined()) {
     const Heads heads = split(saved.qkv);
@@ -106,37 +106,37 @@ at::Tensor Layer::backward(const at::Tensor& dy, Saved& saved, const Pass& pass)
     saved.out = attention.out;
     saved.lse = attention.lse;
   }
-  if (!saved.mid.defined()) saved.mid = o_proj_.forward(merged(saved.out), seed).add_(saved.x);
-  const at::Tensor dmid = mlp_backward(dy, saved, seed);
-  return attention_backward(dmid, saved, pass, seed);
+  if (!saved.mid.defined()) saved.mid = o_proj_.forward(merged(saved.out), drop).add_(saved.x);
+  const at::Tensor dmid = mlp_backward(dy, saved, drop);
+  return attention_backward(dmid, saved, pass, drop);
 }
 
 // Gradient of mid from dy: through the MLP, plus the residual path.
-at::Tensor Layer::mlp_backward(const at::Tensor& dy, Saved& saved, uint64_t seed) {
+at::Tensor Layer::mlp_backward(const at::Tensor& dy, Saved& saved, const ops::Dropout& drop) {
   const ops::RmsNormed h2 = ops::rmsnorm_forward(saved.mid, post_norm_.value, eps_);
-  if (!saved.gate_up.defined()) saved.gate_up = gate_up_proj_.forward(h2.y, seed);
-  const at::Tensor dm = down_proj_.input_gradient(dy, seed);
+  if (!saved.gate_up.defined()) saved.gate_up = gate_up_proj_.forward(h2.y, drop);
+  const at::Tensor dm = down_proj_.input_gradient(dy, drop);
   const at::Tensor m = down_proj_.trains() ? at::empty_like(dm) : at::Tensor();
   const at::Tensor dgate_up = std::move(saved.gate_up);
   ops::swiglu_backward_in_place(dgate_up, dm, m);
-  if (down_proj_.trains()) down_proj_.accumulate(dy, m, seed);
-  if (gate_up_proj_.trains()) gate_up_proj_.accumulate(dgate_up, h2.y, seed);
-  const at::Tensor dh2 = gate_up_proj_.input_gradient(dgate_up, seed);
+  if (down_proj_.trains()) down_proj_.accumulate(dy, m, drop);
+  if (gate_up_proj_.trains()) gate_up_proj_.accumulate(dgate_up, h2.y, drop);
+  const at::Tensor dh2 = gate_up_proj_.input_gradient(dgate_up, drop);
   return ops::rmsnorm_backward(dh2, saved.mid, post_norm_.value, h2.rstd, dy, gradient_of(post_norm_));
 }
 
 // Gradient of x from the gradient of mid: through the attention, plus the residual path.
-at::Tensor Layer::attention_backward(const at::Tensor& dmid, Saved& saved, const Pass& pass, uint64_t seed) {
-  if (o_proj_.trains()) o_proj_.accumulate(dmid, merged(saved.out), seed);
-  const at::Tensor dout = o_proj_.input_gradient(dmid, seed).view({dmid.size(0), heads_, head_dim_});
+at::Tensor Layer::attention_backward(const at::Tensor& dmid, Saved& saved, const Pass& pass, const ops::Dropout& drop) {
+  if (o_proj_.trains()) o_proj_.accumulate(dmid, merged(saved.out), drop);
+  const at::Tensor dout = o_proj_.input_gradient(dmid, drop).view({dmid.size(0), heads_, head_dim_});
   const at::Tensor dqkv = at::empty_like(saved.qkv);
   const Heads heads = split(saved.qkv), d = split(dqkv);
   ops::attention_backward(dout, heads.q, heads.k, heads.v, {saved.out, saved.lse}, pass.plan, d.q, d.k, d.v,
                           pass.backend);
   ops::rotate_in_place(dqkv, heads_ + kv_heads_, head_dim_, pass.positions, pass.rotary, true);
   const ops::RmsNormed h1 = ops::rmsnorm_forward(saved.x, input_norm_.value, eps_);
-  if (qkv_proj_.trains()) qkv_proj_.accumulate(dqkv, h1.y, seed);
-  const at::Tensor dh1 = qkv_proj_.input_gradient(dqkv, seed);
+  if (qkv_proj_.trains()) qkv_proj_.accumulate(dqkv, h1.y, drop);
+  const at::Tensor dh1 = qkv_proj_.input_gradient(dqkv, drop);
   return ops::rmsnorm_backward(dh1, saved.x, input_norm_.value, h1.rstd, dmid, gradient_of(input_norm_));
 }
 
@@ -161,8 +161,8 @@ at::Tensor Layer::forward_cached(const at::Tensor& x, const Pass& pass, LayerCac
     const at::Tensor wide = at::bmm(q, k.transpose(1, 2)).to(pass.rotary.cos.scalar_type()).mul_(scale);
     out = at::bmm(wide.softmax(-1).to(q.scalar_type()), v).reshape({1, heads_, head_dim_});
   }
-  const at::Tensor mid = o_proj_.forward(merged(out), 0).add_(x);
-  return mlp_output(mid, gate_up_proj_.forward(ops::rmsnorm_forward(mid, post_norm_.value, eps_).y, 0), 0);
+  const at::Tensor mid = o_proj_.forward(merged(out), {}).add_(x);
+  return mlp_output(mid, gate_up_proj_.forward(ops::rmsnorm_forward(mid, post_norm_.value, eps_).y, {}), {});
 }
 
 }  // namespace longlora::model

@@ -16,6 +16,7 @@
 #include "core/model/config.h"
 #include "core/model/linear.h"
 #include "core/ops/attention.h"
+#include "core/ops/dropout.h"
 #include "core/ops/group_plan.h"
 #include "core/ops/rotary.h"
 
@@ -35,7 +36,7 @@ struct Pass {
   at::Tensor positions;  // [T] int32
   ops::RotaryTable rotary;
   ops::AttentionBackend backend = ops::AttentionBackend::automatic;
-  uint64_t dropout_seed = 0;  // changes with step and micro-batch; 0: no dropout (evaluation)
+  ops::Dropout dropout;  // changes with step and micro-batch
 };
 
 // What a layer leaves for its backward pass; undefined tensors are computed again. [T, ...] in the compute
@@ -79,9 +80,10 @@ class Layer {
   [[nodiscard]] at::Tensor rotated_qkv(const at::Tensor& h1, const Pass& pass) const;
   [[nodiscard]] at::Tensor merged(const at::Tensor& out) const;  // [T, heads, head_dim] -> [T, heads * head_dim]
   // y = mid + down(swiglu(gate_up)), gate_up given
-  [[nodiscard]] at::Tensor mlp_output(const at::Tensor& mid, const at::Tensor& gate_up, uint64_t seed) const;
-  [[nodiscard]] at::Tensor mlp_backward(const at::Tensor& dy, Saved& saved, uint64_t seed);
-  [[nodiscard]] at::Tensor attention_backward(const at::Tensor& dmid, Saved& saved, const Pass& pass, uint64_t seed);
+  [[nodiscard]] at::Tensor mlp_output(const at::Tensor& mid, const at::Tensor& gate_up, const ops::Dropout& drop) const;
+  [[nodiscard]] at::Tensor mlp_backward(const at::Tensor& dy, Saved& saved, const ops::Dropout& drop);
+  [[nodiscard]] at::Tensor attention_backward(const at::Tensor& dmid, Saved& saved, const Pass& pass,
+                                              const ops::Dropout& drop);
 
   int64_t heads_, kv_heads_, head_dim_;
   double eps_;

@@ -57,21 +57,21 @@ void Linear::add_lora(const LoraFor& lora_for, double dropout, uint64_t seed) {
   }
 }
 
-at::Tensor Linear::forward(const at::Tensor& x, uint64_t dropout_seed) const {
+at::Tensor Linear::forward(const at::Tensor& x, const ops::Dropout& drop) const {
   at::Tensor y = at::linear(x, weight_, bias_);
-  if (lora_a_.defined()) y.addmm_(at::mm(dropped(x, dropout_seed), lora_a_.t()), lora_b_.t());
+  if (lora_a_.defined()) y.addmm_(at::mm(dropped(x, drop), lora_a_.t()), lora_b_.t());
   return y;
 }
 
-at::Tensor Linear::input_gradient(const at::Tensor& dy, uint64_t dropout_seed) const {
+at::Tensor Linear::input_gradient(const at::Tensor& dy, const ops::Dropout& drop) const {
   at::Tensor dx = at::mm(dy, weight_);
   if (!lora_a_.defined()) return dx;
   const at::Tensor dxa = at::mm(dy, lora_b_);  // [T, R]
-  if (dropout_ == 0 || dropout_seed == 0) return dx.addmm_(dxa, lora_a_);
-  return dx.addcmul_(at::mm(dxa, lora_a_), drop_mask(dx, dropout_seed));
+  if (dropout_ == 0 || drop.seed == 0) return dx.addmm_(dxa, lora_a_);
+  return dx.add_(dropped(at::mm(dxa, lora_a_), drop));  // dropout is linear and its own transpose
 }
 
-void Linear::accumulate(const at::Tensor& dy, const at::Tensor& x, uint64_t dropout_seed) {
+void Linear::accumulate(const at::Tensor& dy, const at::Tensor& x, const ops::Dropout& drop) {
   for (size_t i = 0; i < parts_.size(); ++i) {
     const at::Tensor part = dy.narrow(1, first_row_[i], parts_[i].rows);
     if (weights_[i].trainable()) weights_[i].grad.add_(at::mm(part.t(), x));
@@ -79,7 +79,7 @@ void Linear::accumulate(const at::Tensor& dy, const at::Tensor& x, uint64_t drop
       biases_[i].grad.add_(part.sum(0, false, biases_[i].grad.scalar_type()));
   }
   if (!lora_a_.defined()) return;
-  const at::Tensor xd = dropped(x, dropout_seed);
+  const at::Tensor xd = dropped(x, drop);
   const at::Tensor da = at::mm(at::mm(dy, lora_b_).t(), xd);  // [R, in]
   const at::Tensor xa = at::mm(xd, lora_a_.t());              // [T, R]
   for (Lora& lora : loras_) {
@@ -107,15 +107,10 @@ std::vector<Parameter*> Linear::parameters() {
   return all;
 }
 
-at::Tensor Linear::dropped(const at::Tensor& x, uint64_t seed) const {
-  return dropout_ == 0 || seed == 0 ? x : x * drop_mask(x, seed);
-}
-
-// The mask is drawn again from its seed in the backward pass instead of being kept: 0 or 1 / (1 - p).
-at::Tensor Linear::drop_mask(const at::Tensor& like, uint64_t seed) const {
-  at::Tensor mask = at::empty_like(like);
-  fill_bernoulli(mask, 1 - dropout_, derive_seed(seed, {name_hash(parts_.front().name)}));
-  return mask.div_(1 - dropout_);
+// Every stack of projections draws a mask of its own, in the backward pass again instead of keeping it.
+at::Tensor Linear::dropped(const at::Tensor& x, const ops::Dropout& drop) const {
+  if (dropout_ == 0 || drop.seed == 0) return x;
+  return ops::dropout(x, dropout_, {derive_seed(drop.seed, {name_hash(parts_.front().name)}) | 1, drop.first_token});
 }
 
 }  // namespace longlora::model

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "core/model/parameter.h"
+#include "core/ops/dropout.h"
 
 namespace longlora::model {
 
@@ -40,11 +41,11 @@ class Linear {
   // Kaiming with a = sqrt 5), from a stream of its own per matrix; B is zero.
   void add_lora(const LoraFor& lora_for, double dropout, uint64_t seed);
 
-  [[nodiscard]] at::Tensor forward(const at::Tensor& x, uint64_t dropout_seed) const;
+  [[nodiscard]] at::Tensor forward(const at::Tensor& x, const ops::Dropout& drop) const;
   // dx [T, in]
-  [[nodiscard]] at::Tensor input_gradient(const at::Tensor& dy, uint64_t dropout_seed) const;
+  [[nodiscard]] at::Tensor input_gradient(const at::Tensor& dy, const ops::Dropout& drop) const;
   // Adds the gradients of what is trained. x: the forward input.
-  void accumulate(const at::Tensor& dy, const at::Tensor& x, uint64_t dropout_seed);
+  void accumulate(const at::Tensor& dy, const at::Tensor& x, const ops::Dropout& drop);
   // Whether accumulate() needs to be called at all.
   [[nodiscard]] bool trains() const;
 
@@ -57,8 +58,7 @@ class Linear {
     int64_t column;  // first column of the block in B, first row in A
     int64_t rank;
   };
-  [[nodiscard]] at::Tensor dropped(const at::Tensor& x, uint64_t seed) const;
-  [[nodiscard]] at::Tensor drop_mask(const at::Tensor& like, uint64_t seed) const;
+  [[nodiscard]] at::Tensor dropped(const at::Tensor& x, const ops::Dropout& drop) const;
 
   std::vector<Part> parts_;
   std::vector<int64_t> first_row_;

@@ -89,8 +89,8 @@ std::vector<Parameter*> Llama::trainable() {
 }
 
 at::Tensor Llama::forward_backward(const data::Batch& batch, const AttentionPattern& pattern,
-                                   std::span<const Recompute> recompute, double scale, uint64_t dropout_seed) {
-  const Pass pass = make_pass(batch, pattern, dropout_seed);
+                                   std::span<const Recompute> recompute, double scale, const ops::Dropout& dropout) {
+  const Pass pass = make_pass(batch, pattern, dropout);
   const at::Tensor tokens = as_tensor(batch.tokens);
   std::vector<Saved> saved(layers_.size());
   at::Tensor x = ops::embedding_forward(embed_.value, tokens);  // [T, hidden]
@@ -108,7 +108,7 @@ at::Tensor Llama::forward_backward(const data::Batch& batch, const AttentionPatt
 }
 
 at::Tensor Llama::hidden_states(const data::Batch& batch, const AttentionPattern& pattern) const {
-  const Pass pass = make_pass(batch, pattern, 0);
+  const Pass pass = make_pass(batch, pattern, {});
   at::Tensor x = ops::embedding_forward(embed_.value, as_tensor(batch.tokens));
   for (const Layer& layer : layers_) x = layer.forward(x, pass, Recompute::everything, nullptr);
   return ops::rmsnorm_forward(x, norm_.value, config_.rms_eps).y;
@@ -150,7 +150,7 @@ at::Tensor Llama::next_logits(std::span<const int32_t> tokens, KvCache& cache) c
   return at::linear(last, head().value).select(0, 0).to(at::kCPU, at::kFloat);
 }
 
-Pass Llama::make_pass(const data::Batch& batch, const AttentionPattern& pattern, uint64_t dropout_seed) const {
+Pass Llama::make_pass(const data::Batch& batch, const AttentionPattern& pattern, const ops::Dropout& dropout) const {
   Pass pass;
   pass.plan =
       pattern.group > 0
@@ -159,7 +159,7 @@ Pass Llama::make_pass(const data::Batch& batch, const AttentionPattern& pattern,
   pass.positions = as_tensor(batch.positions).to(device_);
   pass.rotary = rotary_table(batch.length);
   pass.backend = pattern.backend;
-  pass.dropout_seed = dropout_seed;
+  pass.dropout = dropout;
   return pass;
 }
 

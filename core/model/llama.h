@@ -43,7 +43,8 @@ class Llama {
   // One micro-batch: returns the loss of every token ([T] float32, 0 without target) and adds to the
   // gradients those of scale * sum(losses). `recompute` has one policy per layer.
   [[nodiscard]] at::Tensor forward_backward(const data::Batch& batch, const AttentionPattern& pattern,
-                                            std::span<const Recompute> recompute, double scale, uint64_t dropout_seed);
+                                            std::span<const Recompute> recompute, double scale,
+                                            const ops::Dropout& dropout);
 
   // The loss of every token, [T] float32 (float64 for float64 models), 0 without target.
   [[nodiscard]] at::Tensor token_losses(const data::Batch& batch, const AttentionPattern& pattern) const;
@@ -63,7 +64,8 @@ class Llama {
   [[nodiscard]] std::vector<Parameter*> trainable();
 
  private:
-  [[nodiscard]] Pass make_pass(const data::Batch& batch, const AttentionPattern& pattern, uint64_t dropout_seed) const;
+  [[nodiscard]] Pass make_pass(const data::Batch& batch, const AttentionPattern& pattern,
+                               const ops::Dropout& dropout) const;
   [[nodiscard]] ops::RotaryTable rotary_table(int64_t length) const;
   [[nodiscard]] const Parameter& head() const { return config_.tie_embeddings ? embed_ : lm_head_; }
   [[nodiscard]] at::Tensor hidden_states(const data::Batch& batch, const AttentionPattern& pattern) const;

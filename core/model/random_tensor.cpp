@@ -22,9 +22,6 @@ void fill_uniform(const at::Tensor& tensor, double bound, uint64_t seed) {
 void fill_normal(const at::Tensor& tensor, double deviation, uint64_t seed) {
   tensor.normal_(0, deviation, generator(tensor, seed));
 }
-void fill_bernoulli(const at::Tensor& tensor, double probability, uint64_t seed) {
-  tensor.bernoulli_(probability, generator(tensor, seed));
-}
 
 uint64_t name_hash(std::string_view name) {
   return XXH3_64bits(name.data(), name.size());

@@ -9,8 +9,6 @@ namespace longlora::model {
 
 void fill_uniform(const at::Tensor& tensor, double bound, uint64_t seed);     // in [-bound, bound)
 void fill_normal(const at::Tensor& tensor, double deviation, uint64_t seed);  // mean 0
-void fill_bernoulli(const at::Tensor& tensor, double probability,
-                    uint64_t seed);  // 1 with that probability, else 0
 
 // A number for a name, to derive seeds from.
 [[nodiscard]] uint64_t name_hash(std::string_view name);

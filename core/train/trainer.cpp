@@ -71,12 +71,13 @@ class Trainer {
                       .tokens = tokens,
                       .tokens_per_s = 0,
                       .valid_loss = {}};
+    const auto [seed, index] = std::pair(static_cast<uint64_t>(recipe.seed), static_cast<uint64_t>(step));
+    ops::Dropout dropout{.seed = derive_seed(seed, {kDropout, index}) | 1, .first_token = 0};
     for (size_t i = 0; i < batches.size(); ++i) {
-      const uint64_t dropout =
-          derive_seed(static_cast<uint64_t>(recipe.seed), {kDropout, static_cast<uint64_t>(step), i}) | 1;
       const at::Tensor losses = setup_.llama->forward_backward(batches[i], pattern, recompute, scale, dropout)
                                     .to(at::kCPU, at::kFloat)
                                     .contiguous();
+      dropout.first_token += batches[i].size();
       record.loss.add(batches[i], losses.data_ptr<float>());
       if (!std::isfinite(record.loss.total())) not_finite("loss", step, i, batches[i]);
     }

@@ -116,7 +116,7 @@ TEST_CASE("the written-out backward equals autograd in float64", "[model][backwa
       INFO(c.name << ", policy " << static_cast<int>(policy));
       for (model::Parameter* p : llama.trainable()) p->grad.zero_();
       const std::vector<Recompute> policies(2, policy);
-      const at::Tensor losses = llama.forward_backward(batch, {.group = c.group}, policies, scale, 0);
+      const at::Tensor losses = llama.forward_backward(batch, {.group = c.group}, policies, scale, {});
       CHECK(relative(losses, expected.detach()) < 1e-12);
       CHECK(relative(llama.token_losses(batch, {.group = c.group}), expected.detach()) < 1e-12);
       for (const model::Parameter* p : llama.trainable()) {
@@ -136,7 +136,7 @@ TEST_CASE("LoRA dropout draws the same mask in forward, recomputation and backwa
   const data::Batch batch = batch_of(11);
   const auto loss = [&](uint64_t seed, Recompute policy) {
     const std::vector<Recompute> policies(2, policy);
-    return llama.forward_backward(batch, {.group = 6}, policies, 1.0, seed).sum().item<double>();
+    return llama.forward_backward(batch, {.group = 6}, policies, 1.0, {.seed = seed}).sum().item<double>();
   };
   for (model::Parameter* p : llama.trainable()) {
     model::fill_normal(p->master, 0.3, model::name_hash(p->name) + 1);
@@ -171,34 +171,104 @@ TEST_CASE("LoRA dropout draws the same mask in forward, recomputation and backwa
   }
 }
 
-TEST_CASE("loss and gradients do not depend on how a step is split into micro-batches", "[model][backward]") {
-  const Case c{.name = "", .group = 6};
-  Llama llama = model_of(c);
-  const data::Batch whole = batch_of(13);
-  const double scale = 1.0 / static_cast<double>(whole.target_count());
-  const std::vector<Recompute> policies(2, Recompute::nothing);
-  double sum = llama.forward_backward(whole, {.group = 6}, policies, scale, 0).sum().item<double>();
-  std::vector<at::Tensor> expected;
-  for (model::Parameter* p : llama.trainable()) {
-    expected.push_back(p->grad.clone());
-    p->grad.zero_();
-  }
-  double split_sum = 0;
-  for (int row = 0; row < 2; ++row) {
-    const auto part = [&](const std::vector<int32_t>& v) {
-      return std::vector<int32_t>(v.begin() + 20 * row, v.begin() + 20 * (row + 1));
+namespace {
+
+// Documents packed into rows of `length` tokens, in the given order, the rest of a row filled with pads of one token each
+// that nothing attends to and that carry no loss, as the loader does.
+struct Document {
+  std::vector<int32_t> tokens, targets;
+};
+std::vector<data::Batch> pack(const std::vector<Document>& documents, const std::vector<std::vector<size_t>>& rows,
+                              int64_t length, size_t rows_a_batch) {
+  std::vector<data::Batch> batches;
+  for (size_t r = 0; r < rows.size(); ++r) {
+    if (r % rows_a_batch == 0) {
+      batches.push_back({.rows = 0, .length = length, .tokens = {}, .targets = {}, .positions = {}, .documents = {0}});
+    }
+    data::Batch& batch = batches.back();
+    ++batch.rows;
+    const auto add = [&](const Document& document) {
+      for (size_t i = 0; i < document.tokens.size(); ++i) {
+        batch.tokens.push_back(document.tokens[i]);
+        batch.targets.push_back(document.targets[i]);
+        batch.positions.push_back(static_cast<int32_t>(i));
+      }
+      batch.documents.push_back(static_cast<int64_t>(batch.tokens.size()));
     };
-    data::Batch micro{.rows = 1,
-                      .length = 20,
-                      .tokens = part(whole.tokens),
-                      .targets = part(whole.targets),
-                      .positions = part(whole.positions),
-                      .documents = row == 0 ? std::vector<int64_t>{0, 5, 16, 20} : std::vector<int64_t>{0, 13, 20}};
-    split_sum += llama.forward_backward(micro, {.group = 6}, policies, scale, 0).sum().item<double>();
+    for (const size_t d : rows[r]) add(documents[d]);
+    while (static_cast<int64_t>(batch.tokens.size()) < batch.size()) add({{0}, {data::kIgnore}});
   }
-  CHECK(split_sum == Approx(sum).epsilon(1e-12));
-  size_t i = 0;
-  for (model::Parameter* p : llama.trainable()) CHECK(relative(p->grad, expected[i++]) < 1e-10);
+  return batches;
+}
+
+// The step's loss, and its gradients one after the other.
+std::pair<double, at::Tensor> step(Llama& llama, const std::vector<data::Batch>& batches, double scale, int64_t group,
+                                   uint64_t dropout = 0) {
+  for (model::Parameter* p : llama.trainable()) p->grad.zero_();
+  const std::vector<Recompute> policies(2, Recompute::gate_up);
+  double sum = 0;
+  ops::Dropout stream{.seed = dropout, .first_token = 0};
+  for (const data::Batch& batch : batches) {
+    sum += llama.forward_backward(batch, {.group = group}, policies, scale, stream).sum().item<double>();
+    stream.first_token += batch.size();
+  }
+  std::vector<at::Tensor> gradients;
+  for (const model::Parameter* p : llama.trainable()) gradients.push_back(p->grad.flatten());
+  return {sum, at::cat(gradients)};
+}
+
+}  // namespace
+
+TEST_CASE("loss and gradients do not depend on how a step is split into micro-batches and packs", "[model][backward]") {
+  SplitMix random(13);
+  std::vector<Document> documents(6);
+  int64_t targets = 0;
+  for (size_t d = 0; d < documents.size(); ++d) {
+    for (size_t i = 0; i < 3 + 4 * d; ++i) {  // 3 ... 23 tokens
+      documents[d].tokens.push_back(static_cast<int32_t>(random.below(19)));
+      documents[d].targets.push_back(random.below(5) == 0 ? data::kIgnore : static_cast<int32_t>(random.below(19)));
+      targets += documents[d].targets.back() != data::kIgnore;
+    }
+  }
+  const double scale = 1.0 / static_cast<double>(targets);
+  const std::vector<std::vector<size_t>> packs = {{5}, {4, 0}, {3, 1}, {2}}, others = {{1, 0, 2}, {5}, {4}, {3}},
+                                         alone = {{0}, {1}, {2}, {3}, {4}, {5}}, one = {{3, 5, 1, 0, 4, 2}};
+  for (const int64_t group : {0, 6}) {
+    for (const bool full : {false, true}) {
+      Llama llama = model_of({.name = "", .group = group, .full = full});
+      const auto [loss, gradient] = step(llama, pack(documents, packs, 23, 4), scale, group);
+      const auto check = [&](const std::vector<data::Batch>& batches) {
+        const auto [other_loss, other_gradient] = step(llama, batches, scale, group);
+        CHECK(other_loss == Approx(loss).epsilon(1e-12));
+        CHECK(relative(other_gradient, gradient) < 1e-10);
+      };
+      check(pack(documents, packs, 23, 1));   // another split into micro-batches
+      check(pack(documents, packs, 40, 2));   // longer rows
+      check(pack(documents, others, 25, 2));  // other packs
+      check(pack(documents, alone, 23, 3));
+      check(pack(documents, one, 78, 1));
+    }
+  }
+}
+
+TEST_CASE("LoRA dropout does not depend on how a step is split into micro-batches", "[model][backward]") {
+  Llama llama(config_of({.name = ""}), at::kDouble, at::kCPU);
+  for (model::Parameter* p : llama.parameters()) model::fill_normal(p->value, 0.3, model::name_hash(p->name));
+  llama.add_lora([](const std::string&) { return model::LoraShape{2, 1.5}; }, 0.4, 3);
+  for (model::Parameter* p : llama.trainable()) {
+    model::fill_normal(p->master, 0.3, model::name_hash(p->name) + 1);
+    p->sync();
+  }
+  const std::vector<Document> documents(4, {std::vector<int32_t>(12, 3), std::vector<int32_t>(12, 5)});
+  const std::vector<std::vector<size_t>> rows = {{0}, {1}, {2}, {3}};
+  const auto [loss, gradient] = step(llama, pack(documents, rows, 12, 4), 1, 0, 17);
+  for (const size_t rows_a_batch : {1, 2}) {
+    const auto [other_loss, other_gradient] = step(llama, pack(documents, rows, 12, rows_a_batch), 1, 0, 17);
+    CHECK(other_loss == Approx(loss).epsilon(1e-12));
+    CHECK(relative(other_gradient, gradient) < 1e-10);
+  }
+  const auto [without, plain] = step(llama, pack(documents, rows, 12, 4), 1, 0, 0);
+  CHECK(without != Approx(loss).epsilon(1e-6));  // it does drop
 }
 
 }  // namespace longlora
