@@ -39,6 +39,16 @@ void copy_checked(const at::Tensor& to, const io::TensorView& from, const std::s
   to.copy_(model::as_tensor(from));
 }
 
+// A run goes on from an adapter only under the same alpha / r: another one would change what it does.
+void check_scale(const Parameter& b, const io::Adapter& adapter) {
+  const double scale = adapter.low_rank().at(module_of(b.name)).scale;
+  if (std::abs(scale - b.to_value) <= 1e-12 * scale) return;
+  usage_error(
+      "{}: was trained with alpha / r = {:.6g} for '{}', this run says {:.6g}; set tune.alpha and tune.rslora as it "
+      "has",
+      adapter.folder().string(), scale, module_of(b.name), b.to_value);
+}
+
 std::vector<Kind> kinds_of(const std::vector<std::string>& also) {
   std::vector<Kind> kinds;
   for (const std::string& name : also) {
@@ -95,6 +105,7 @@ void load_trained(model::Llama& llama, const io::Adapter& adapter) {
     if (view == nullptr)
       input_error("{}: holds nothing for '{}', which this run trains", adapter.folder().string(), p->name);
     copy_checked(p->master, *view, p->name, adapter);
+    if (p->kind == Kind::lora && p->name.ends_with(kB)) check_scale(*p, adapter);
     p->sync();
     ++used;
   }

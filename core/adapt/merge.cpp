@@ -6,11 +6,11 @@
 #include <cstring>
 #include <map>
 
+#include "core/adapt/adapted_config.h"
 #include "core/adapt/companions.h"
 #include "core/base/error.h"
 #include "core/base/signal.h"
 #include "core/io/adapter.h"
-#include "core/io/context_record.h"
 #include "core/model/config.h"
 #include "core/model/tensors.h"
 
@@ -72,37 +72,6 @@ std::map<std::string, Change> changes_of(const std::vector<io::Adapter>& adapter
   return changes;
 }
 
-// The base's config with the context that the adapters were trained for; `context` says it in a line.
-model::Config merged_config(const MergeOptions& options, const io::TensorStore& base, std::string& context) {
-  model::Config config = model::read_config(options.model);
-  context = fmt::format("{} tokens, as in {}: no adapter has a {}", config.covered_length(), options.model.string(),
-                        io::kContextRecordFile);
-  const std::string fingerprint = io::model_fingerprint(base);
-  std::optional<fs::path> whence;
-  for (const fs::path& folder : options.adapters) {
-    const std::optional<io::ContextRecord> record = io::read_context_record(folder);
-    if (!record) continue;
-    const std::string where = (folder / io::kContextRecordFile).string();
-    if (!record->base_fingerprint.empty() && record->base_fingerprint != fingerprint) {
-      input_error(
-          "{}: the adapter was trained on another base than {}: on '{}', whose weights have the fingerprint {}, "
-          "not {}",
-          where, options.model.string(), record->base_model, record->base_fingerprint, fingerprint);
-    }
-    const model::RopeSettings rope = model::rope_from_json(record->rope, config.head_dim, where);
-    if (whence && (rope != config.rope || record->max_positions != config.max_positions)) {
-      input_error("{}: its context settings are not those of {}", where, whence->string());
-    }
-    config.rope = rope;
-    config.max_positions = record->max_positions;
-    if (rope.type == model::RopeType::none) config.rope.original_length = config.max_positions;
-    whence = where;
-    context = fmt::format("{} tokens, RoPE {}, from {}", record->context_length, model::name_of(rope.type), where);
-  }
-  if (options.dtype) config.dtype = std::string(io::torch_name_of(*options.dtype));
-  return config;
-}
-
 void check_folders(const MergeOptions& options) {
   if (options.adapters.empty()) usage_error("merge: give at least one --adapter");
   const auto plain = [](const fs::path& path) {  // no links, no trailing slash
@@ -142,13 +111,15 @@ MergeReport merge(const MergeOptions& options, const std::function<void(int64_t,
   std::vector<io::Adapter> adapters;
   for (const fs::path& folder : options.adapters) adapters.emplace_back(folder);
   MergeReport report;
-  model::Config config = merged_config(options, base, report.context);
+  const model::Config base_config = model::read_config(options.model);
+  auto [config, whence] = adapted_config(base_config, base, adapters);
+  if (options.dtype) config.dtype = std::string(io::torch_name_of(*options.dtype));
+  report.context =
+      fmt::format("{} tokens, RoPE {}, from {}", config.covered_length(), model::name_of(config.rope.type),
+                  whence.empty() ? fmt::format("{} (no adapter has a longlora.json)", options.model.string()) : whence);
   std::map<std::string, io::TensorView> tensors = base.tensors();
-  if (config.tie_embeddings) tensors.erase("lm_head.weight");  // a copy that old checkpoints hold
-  for (const io::Adapter& adapter : adapters) {
-    adapter.check_against(base, model::read_config(options.model).tie_embeddings);
-    if (!config.tie_embeddings || adapter.keeps_tied()) continue;
-    config.tie_embeddings = false;  // from here on the head is a matrix of its own
+  if (base_config.tie_embeddings) tensors.erase("lm_head.weight");  // a copy that old checkpoints hold
+  if (base_config.tie_embeddings && !config.tie_embeddings) {       // the head becomes a matrix of its own
     tensors.emplace("lm_head.weight", base.at("model.embed_tokens.weight"));
   }
   const std::map<std::string, Change> changes = changes_of(adapters);

@@ -2,10 +2,10 @@
 
 #include <charconv>
 
+#include "core/adapt/adapted_config.h"
 #include "core/adapt/adapter_model.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
-#include "core/io/context_record.h"
 #include "core/model/device.h"
 #include "core/model/extend.h"
 #include "core/model/tensors.h"
@@ -30,43 +30,24 @@ model::Config with_rope(const model::Config& config, const std::string& text) {
   return model::extend(config, rope, length).config;
 }
 
-model::Config config_for(const OpenOptions& options, const io::Adapter* adapter) {
-  model::Config config = model::read_config(options.model);
-  if (adapter != nullptr) {
-    const auto record = io::read_context_record(options.adapter);
-    if (record) {
-      config.rope =
-          model::rope_from_json(record->rope, config.head_dim, (options.adapter / io::kContextRecordFile).string());
-      config.max_positions = record->max_positions;
-      if (!record->base_fingerprint.empty() &&
-          record->base_fingerprint != io::model_fingerprint(io::TensorStore(options.model))) {
-        input_error("{}: was trained on another model than {} (on {}); merge and evaluate it on its own base",
-                    options.adapter.string(), options.model.string(), record->base_model);
-      }
-    } else if (options.rope.empty()) {
-      log::info("{}: no longlora.json, so the model's own RoPE settings are used (--rope gives others)",
-                options.adapter.string());
-    }
-    config.tie_embeddings = config.tie_embeddings && adapter->keeps_tied();
-  }
-  return options.rope.empty() ? config : with_rope(config, options.rope);
-}
-
 }  // namespace
 
 OpenedModel open_model(const OpenOptions& options) {
-  const auto adapter = options.adapter.empty() ? nullptr : std::make_unique<io::Adapter>(options.adapter);
-  const model::Config config = config_for(options, adapter.get());
-  if (adapter) adapter->check_against(io::TensorStore(options.model), model::read_config(options.model).tie_embeddings);
+  const io::TensorStore weights(options.model);
+  std::vector<io::Adapter> adapters;
+  if (!options.adapter.empty()) adapters.emplace_back(options.adapter);
+  AdaptedConfig adapted = adapted_config(model::read_config(options.model), weights, adapters);
+  if (!adapters.empty() && adapted.whence.empty() && options.rope.empty()) {
+    log::info("{}: no longlora.json, so the model's own RoPE settings are used (--rope gives others)",
+              options.adapter.string());
+  }
+  const model::Config config = options.rope.empty() ? adapted.config : with_rope(adapted.config, options.rope);
   const at::ScalarType dtype = model::parse_dtype(options.dtype == "auto" ? config.dtype : options.dtype);
   OpenedModel opened;
-  opened.llama = std::make_unique<model::Llama>(
-      model::load_llama(options.model, config, dtype, model::open_device(options.device)));
-  if (adapter) attach(*opened.llama, *adapter);
-  if (std::filesystem::exists(options.model / "tokenizer.json") ||
-      std::filesystem::exists(options.model / "tokenizer.model")) {
-    opened.tokenizer = text::Tokenizer::load(options.model);
-  }
+  opened.llama =
+      std::make_unique<model::Llama>(model::load_llama(weights, config, dtype, model::open_device(options.device)));
+  for (const io::Adapter& adapter : adapters) attach(*opened.llama, adapter);
+  if (text::Tokenizer::is_in(options.model)) opened.tokenizer = text::Tokenizer::load(options.model);
   return opened;
 }
 

@@ -14,22 +14,22 @@ bool ignored(const std::string& name) {
   return name.ends_with("rotary_emb.inv_freq");
 }
 
-void check_nothing_left(const io::TensorStore& store, Llama& llama, const std::filesystem::path& folder) {
+void check_nothing_left(const io::TensorStore& store, Llama& llama) {
   std::set<std::string> known;
   for (const Parameter* p : llama.parameters()) known.insert(p->name);
   if (llama.config().tie_embeddings) known.insert("lm_head.weight");
   for (const std::string& name : store.names()) {
     if (!known.contains(name) && !ignored(name)) {
       input_error("{}: tensor '{}' has no place in a {} with this config.json (bias settings? another architecture?)",
-                  folder.string(), name, llama.config().architecture);
+                  store.path().string(), name, llama.config().architecture);
     }
   }
 }
 
 }  // namespace
 
-Llama load_llama(const std::filesystem::path& folder, const Config& config, at::ScalarType dtype, at::Device device) {
-  const io::TensorStore store(folder);
+Llama load_llama(const io::TensorStore& store, const Config& config, at::ScalarType dtype, at::Device device) {
+  const std::string folder = store.path().string();
   Llama llama(config, dtype, device);
   const auto parameters = llama.parameters();
   Progress progress("loading", store.total_bytes(), "bytes");
@@ -38,17 +38,17 @@ Llama load_llama(const std::filesystem::path& folder, const Config& config, at::
     // A head that was tied in the file and is not in `config` starts from the embedding.
     const bool untied = p->kind == Kind::lm_head && !store.contains(p->name);
     const std::string name = untied ? "model.embed_tokens.weight" : p->name;
-    if (!store.contains(name)) input_error("{}: tensor '{}' is missing", folder.string(), name);
+    if (!store.contains(name)) input_error("{}: tensor '{}' is missing", folder, name);
     const io::TensorView& view = store.at(name);
     if (p->value.sizes() != at::IntArrayRef(view.shape)) {
-      input_error("{}: tensor '{}' has shape {}, config.json says {}", folder.string(), p->name,
-                  io::shape_text(view.shape), io::shape_text(p->value.sizes().vec()));
+      input_error("{}: tensor '{}' has shape {}, config.json says {}", folder, p->name, io::shape_text(view.shape),
+                  io::shape_text(p->value.sizes().vec()));
     }
     p->value.copy_(as_tensor(view));
     done += static_cast<int64_t>(view.bytes.size());
     progress.update(done);
   }
-  check_nothing_left(store, llama, folder);
+  check_nothing_left(store, llama);
   return llama;
 }
 

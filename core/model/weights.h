@@ -2,13 +2,14 @@
 #pragma once
 #include <filesystem>
 
+#include "core/io/safetensors.h"
 #include "core/model/llama.h"
 
 namespace longlora::model {
 
-// config.json and the weights of `folder` in the given compute dtype. `config` replaces the folder's own when the
-// context was extended. Exit 3 naming the tensor: missing, unexpected, of another shape than config.json says.
-[[nodiscard]] Llama load_llama(const std::filesystem::path& folder, const Config& config, at::ScalarType dtype,
+// A model of this config (perhaps with another context than the folder's own) with the weights of `store` in the given
+// compute dtype. Exit 3 naming the tensor: missing, unexpected, of another shape than the config says.
+[[nodiscard]] Llama load_llama(const io::TensorStore& store, const Config& config, at::ScalarType dtype,
                                at::Device device);
 
 // Writes the weights of a model (master copies where there are some) in `dtype`, with config.json.

@@ -29,6 +29,10 @@ std::unique_ptr<Tokenizer::Decoding> Tokenizer::start_decoding(bool skip_special
   return std::make_unique<HoldAll>(*this, skip_special);
 }
 
+bool Tokenizer::is_in(const fs::path& folder) {
+  return fs::exists(folder / "tokenizer.model") || fs::exists(folder / "tokenizer.json");
+}
+
 std::shared_ptr<const Tokenizer> Tokenizer::load(const fs::path& folder) {
   const fs::path model = folder / "tokenizer.model", json = folder / "tokenizer.json";
   if (!fs::is_directory(folder))

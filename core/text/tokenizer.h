@@ -16,6 +16,9 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
+  // Whether the folder has a file that load() reads.
+  [[nodiscard]] static bool is_in(const std::filesystem::path& folder);
+
   // Reads the tokenizer of a model folder: tokenizer.model where there is one, otherwise tokenizer.json; with
   // them tokenizer_config.json, special_tokens_map.json, added_tokens.json, generation_config.json and
   // config.json for special and added tokens. Exit 3 naming the file and what is unsupported or damaged in

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/adapt/adapted_config.h"
 #include "core/adapt/adapter_model.h"
 #include "core/adapt/companions.h"
 #include "core/base/error.h"
@@ -28,10 +29,7 @@ fs::path model_folder(const recipe::Model& model) {
 // The tokenizer, or null where there is none: token files alone can be trained on without.
 std::shared_ptr<const text::Tokenizer> open_tokenizer(const recipe::Recipe& recipe, const model::Config& config) {
   const fs::path folder = recipe.data.tokenizer.empty() ? model_folder(recipe.model) : fs::path(recipe.data.tokenizer);
-  if (recipe.data.tokenizer.empty() && !fs::exists(folder / "tokenizer.json") &&
-      !fs::exists(folder / "tokenizer.model")) {
-    return nullptr;
-  }
+  if (recipe.data.tokenizer.empty() && !text::Tokenizer::is_in(folder)) return nullptr;
   auto tokenizer = text::Tokenizer::load(folder);
   if (tokenizer->vocab_size() > config.vocab_size) {
     input_error("{}: the tokenizer has {} tokens, the model has rows for {}: they do not belong together",
@@ -69,7 +67,14 @@ bool Setup::grouped(int64_t step) const {
 
 Setup prepare_run(const recipe::Recipe& asked) {
   const int64_t available = available_memory();
-  const model::Config base = model::read_config(model_folder(asked.model));
+  model::Config base = model::read_config(model_folder(asked.model));
+  std::optional<io::TensorStore> weights;
+  std::vector<io::Adapter> adapters;
+  if (!asked.model.path.empty()) {
+    weights.emplace(asked.model.path);
+    if (!asked.model.adapter.empty()) adapters.emplace_back(asked.model.adapter);
+    base = adapt::adapted_config(base, *weights, adapters).config;  // going on from an adapter, also with its context
+  }
   Setup setup{.recipe = asked,
               .extension = model::extend(base, asked.context.rope, asked.context.length),
               .dtype = model::parse_dtype(asked.model.dtype),
@@ -91,16 +96,15 @@ Setup prepare_run(const recipe::Recipe& asked) {
   }
 
   const auto seed = static_cast<uint64_t>(recipe.seed);
-  if (recipe.model.path.empty()) {
+  if (weights) {
+    setup.llama = std::make_unique<model::Llama>(model::load_llama(*weights, config, setup.dtype, setup.device));
+    setup.base_fingerprint = io::model_fingerprint(*weights);
+  } else {
     setup.llama = std::make_unique<model::Llama>(config, setup.dtype, setup.device);
     setup.llama->initialize(derive_seed(seed, {kWeights}));
-  } else {
-    setup.llama =
-        std::make_unique<model::Llama>(model::load_llama(recipe.model.path, config, setup.dtype, setup.device));
-    setup.base_fingerprint = io::model_fingerprint(io::TensorStore(recipe.model.path));
   }
   adapt::make_trainable(*setup.llama, recipe.tune, derive_seed(seed, {kLora}));
-  if (!recipe.model.adapter.empty()) adapt::load_trained(*setup.llama, io::Adapter(recipe.model.adapter));
+  for (const io::Adapter& adapter : adapters) adapt::load_trained(*setup.llama, adapter);
 
   int64_t parameters = 0, trained = 0;
   for (const model::Parameter* p : setup.llama->parameters()) {

@@ -1,0 +1,22 @@
+// What a base model and its adapters are together: the one place where an adapter's context settings (longlora.json) come
+// in, for training, evaluation and merging alike.
+#pragma once
+#include <span>
+#include <string>
+
+#include "core/io/adapter.h"
+#include "core/model/config.h"
+
+namespace longlora::adapt {
+
+struct AdaptedConfig {
+  model::Config config;  // the base's, with the adapters' RoPE settings and length, untied where an adapter unties it
+  std::string whence;    // longlora.json that the context settings are from; empty: the base's own stayed
+};
+
+// Exit 3 naming file and what does not fit: tensors (Adapter::check_against), an adapter that was trained on another base,
+// two adapters with different context settings.
+[[nodiscard]] AdaptedConfig adapted_config(const model::Config& base, const io::TensorStore& weights,
+                                           std::span<const io::Adapter> adapters);
+
+}  // namespace longlora::adapt

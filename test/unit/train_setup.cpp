@@ -1,0 +1,90 @@
+// From a recipe to a run: what a run that goes on from an adapter takes over from it.
+#include <ATen/ATen.h>
+
+#include <catch2/catch.hpp>
+#include <numeric>
+
+#include "core/adapt/open_model.h"
+#include "core/base/random.h"
+#include "core/train/trainer.h"
+#include "test/unit/data_support.h"
+
+namespace longlora {
+namespace {
+
+const fs::path kBase = fs::path(LONGLORA_SOURCE_DIR) / "test/golden/models/llama";
+
+struct Workshop {
+  test::Folder folder;
+  Workshop() {
+    std::vector<uint16_t> ids(4000);
+    SplitMix random(3);
+    for (uint16_t& id : ids) id = static_cast<uint16_t>(random.below(60));
+    folder.write("text.bin", test::raw(ids));
+  }
+  // Two steps with LoRA, embedding and norms from a golden base that was trained for 32 positions or so.
+  [[nodiscard]] recipe::Recipe recipe(const std::string& name) const {
+    recipe::Recipe recipe;
+    recipe.model.path = kBase.string();
+    recipe.model.dtype = "float32";
+    recipe.context.length = 4 * model::read_config(kBase).max_positions;
+    recipe.context.rope.type = "linear";
+    recipe.data.train = {folder.str("text.bin")};
+    recipe.batch.sequences = 2;
+    recipe.optimizer.lr = 1e-2;
+    recipe.schedule = {.type = "constant", .warmup_steps = 0, .steps = 2};
+    recipe.checkpoint = {.dir = folder.str(name), .every_steps = 0};
+    recipe.log.tensorboard = false;
+    return recipe;
+  }
+  // The recipe of a run on from the first one's adapter that says nothing of the context.
+  [[nodiscard]] recipe::Recipe onward() const {
+    recipe::Recipe onward = recipe("second");
+    onward.model.adapter = folder.str("first/final");
+    onward.context = {};
+    return onward;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a run on from an adapter has its weights and its context", "[train]") {
+  const Workshop w;
+  REQUIRE(train::train(w.recipe("first"), false) == Exit::done);
+  const train::Setup first = train::prepare_run(w.recipe("first"));
+  const train::Setup second = train::prepare_run(w.onward());
+  CHECK(second.recipe.context.length == first.recipe.context.length);
+  CHECK(second.extension.config.rope == first.extension.config.rope);
+  CHECK(second.extension.config.max_positions == first.extension.config.max_positions);
+
+  const adapt::OpenedModel opened = adapt::open_model(
+      {.model = kBase, .adapter = w.folder.str("first/final"), .dtype = "float32", .device = "cpu", .rope = ""});
+  const data::Batch batch = first.rows->all_rows(2, 2).front();
+  const at::Tensor there = opened.llama->token_losses(batch, {}), here = second.llama->token_losses(batch, {});
+  CHECK((there - here).abs().max().item<double>() < 1e-5);
+  CHECK((there - first.llama->token_losses(batch, {})).abs().max().item<double>() > 1e-2);  // it had learnt something
+
+  // And again four times as far: factors count from the pre-trained length.
+  recipe::Recipe further = w.onward();
+  further.context.rope.type = "linear";
+  further.context.length = 4 * first.recipe.context.length;
+  CHECK(train::prepare_run(further).extension.config.rope.factor == 16);
+}
+
+TEST_CASE("a run on from an adapter refuses what would change it", "[train]") {
+  const Workshop w;
+  REQUIRE(train::train(w.recipe("first"), false) == Exit::done);
+  const auto error = [&](const std::function<void(recipe::Recipe&)>& change) {
+    recipe::Recipe recipe = w.onward();
+    change(recipe);
+    return test::error_of([&] { (void)train::prepare_run(recipe); });
+  };
+  using Catch::Contains;
+  CHECK_THAT(error([](auto& r) { r.tune.alpha = 32; }), Contains("2|") && Contains("tune.alpha"));
+  CHECK_THAT(error([](auto& r) { r.tune.rank = 4; }), Contains("3|") && Contains("lora_A"));
+  CHECK_THAT(error([](auto& r) { r.tune.also = {"norm"}; }), Contains("3|") && Contains("tune.also"));
+  CHECK_THAT(error([](auto& r) { r.model.path = (kBase.parent_path() / "llama-gqa").string(); }), Contains("3|"));
+  CHECK(error([](auto&) {}) == "no error");
+}
+
+}  // namespace longlora
