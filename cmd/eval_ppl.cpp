@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cmd/model_options.h"
+#include "core/data/glob.h"
 #include "core/eval/perplexity.h"
 
 namespace longlora::cmd {
@@ -53,6 +54,8 @@ Exit run(const cxxopts::ParseResult& arguments) {
   options.score = score == "all" ? eval::Score::all : eval::Score::last_stride;
   if (options.stride < 0 || options.max_tokens < 0) usage_error("--stride and --max-tokens must not be negative");
 
+  const auto files = arguments["data"].as<std::vector<std::string>>();
+  (void)data::expand(files);  // a missing file is found before a large model is loaded
   const adapt::OpenedModel opened = adapt::open_model(model_options(arguments));
   const model::Config& config = opened.llama->config();
   for (const int64_t context : contexts) adapt::check_covered(config, context, arguments.count("beyond") > 0);
@@ -61,7 +64,7 @@ Exit run(const cxxopts::ParseResult& arguments) {
 
   const bool json_only = arguments.count("json") > 0 && arguments["json"].as<std::string>() == "-";
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
-  for (const std::string& file : arguments["data"].as<std::vector<std::string>>()) {
+  for (const std::string& file : files) {
     const data::TokenSource tokens = data::TokenSource::open(
         {.patterns = {file}, .tokenizer = opened.tokenizer.get(), .vocab = config.vocab_size, .cache = {}, .stop = {}});
     for (const int64_t context : contexts) {

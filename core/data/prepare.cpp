@@ -236,7 +236,9 @@ PrepareResult prepare(const text::Tokenizer& tokenizer, const PrepareOptions& op
   result.tokens = writer.tokens();
   if (result.complete && result.tokens == 0) {
     writer.discard();
-    input_error("{}: the inputs hold no text ({} empty documents)", options.out.string(), result.empty);
+    const size_t others = options.inputs.size() - 1;
+    input_error("{}{}: hold no text ({} empty documents)", options.inputs.front().string(),
+                others == 0 ? "" : fmt::format(" and {} other files", others), result.empty);
   }
   result.complete ? writer.finish(position()) : writer.checkpoint(position());
   return result;

@@ -1,7 +1,10 @@
 #include "core/train/trainer.h"
 
+#include <fmt/ranges.h>
+
 #include <chrono>
 #include <cmath>
+#include <span>
 
 #include "core/base/log.h"
 #include "core/base/random.h"
@@ -33,8 +36,12 @@ void open_folder(const recipe::Recipe& recipe, bool resume) {
   }
   if (resume && fs::exists(dir / "final"))
     usage_error("--resume: the run in {} is finished, nothing is left to do", dir.string());
-  if (!resume && (fs::exists(dir / "metrics.jsonl") || fs::exists(dir / "final") || newest_checkpoint(dir))) {
+  if (!resume && (fs::exists(dir / "final") || newest_checkpoint(dir))) {
     usage_error("{} holds a run already; pass --resume to go on with it, or choose another checkpoint.dir",
+                dir.string());
+  }
+  if (!resume && fs::exists(dir / "metrics.jsonl")) {
+    usage_error("{} holds a run that ended before its first checkpoint; remove it, or choose another checkpoint.dir",
                 dir.string());
   }
   std::error_code ec;
@@ -52,7 +59,8 @@ class Trainer {
 
   // The loss is the sum over tokens divided by the number of targets of the whole step, so that it does not depend on
   // how the step is cut into micro-batches.
-  StepRecord step(const std::vector<data::Batch>& batches, int64_t step) {
+  // `rows` are their numbers in the data, for messages.
+  StepRecord step(const std::vector<data::Batch>& batches, std::span<const int64_t> rows, int64_t step) {
     const auto start = Clock::now();
     const recipe::Recipe& recipe = setup_.recipe;
     int64_t targets = 0, tokens = 0;
@@ -73,16 +81,19 @@ class Trainer {
                       .valid_loss = {}};
     const auto [seed, index] = std::pair(static_cast<uint64_t>(recipe.seed), static_cast<uint64_t>(step));
     ops::Dropout dropout{.seed = derive_seed(seed, {kDropout, index}) | 1, .first_token = 0};
-    for (size_t i = 0; i < batches.size(); ++i) {
-      const at::Tensor losses = setup_.llama->forward_backward(batches[i], pattern, recompute, scale, dropout)
+    size_t row = 0;
+    for (const data::Batch& batch : batches) {
+      const at::Tensor losses = setup_.llama->forward_backward(batch, pattern, recompute, scale, dropout)
                                     .to(at::kCPU, at::kFloat)
                                     .contiguous();
-      dropout.first_token += batches[i].size();
-      record.loss.add(batches[i], losses.data_ptr<float>());
-      if (!std::isfinite(record.loss.total())) not_finite("loss", step, i, batches[i]);
+      record.loss.add(batch, losses.data_ptr<float>());
+      const auto count = static_cast<size_t>(batch.rows);
+      if (!std::isfinite(record.loss.total())) not_finite("loss", step, rows.subspan(row, count));
+      row += count;
+      dropout.first_token += batch.size();
     }
     record.grad_norm = optimizer_.step(record.lr);
-    if (!std::isfinite(record.grad_norm)) not_finite("gradient norm", step, batches.size() - 1, batches.back());
+    if (!std::isfinite(record.grad_norm)) not_finite("gradient norm", step, rows);
     record.tokens_per_s = static_cast<double>(tokens) / seconds_since(start);
     return record;
   }
@@ -99,13 +110,16 @@ class Trainer {
   }
 
  private:
-  [[noreturn]] void not_finite(const char* what, int64_t step, size_t micro, const data::Batch& batch) const {
+  [[noreturn]] static void not_finite(const char* what, int64_t step, std::span<const int64_t> rows) {
+    constexpr size_t kMost = 8;
+    const std::string more = rows.size() > kMost ? fmt::format(" and {} more", rows.size() - kMost) : "";
     fail(
-        "step {}: the {} is not finite (micro-batch {} of {} rows); the last checkpoint is untouched. Try a lower "
-        "optimizer.lr, more schedule.warmup_steps or a smaller optimizer.max_grad_norm, and check the data and the "
-        "base "
-        "model with eval-ppl",
-        step + 1, what, micro + 1, batch.rows);
+        "step {}: the {} is not finite (rows {}{} of data.train, counted from 0); the last checkpoint is untouched. "
+        "Try a "
+        "lower optimizer.lr, more schedule.warmup_steps or a smaller optimizer.max_grad_norm, and check the data and "
+        "the "
+        "base model with eval-ppl",
+        step + 1, what, fmt::join(rows.first(std::min(rows.size(), kMost)), ", "), more);
   }
 
   Setup& setup_;
@@ -144,7 +158,9 @@ Exit train(const recipe::Recipe& asked, bool resume) {
   Trainer trainer(setup, optimizer);
   StepLog log(recipe, state.step);
   while (state.step < recipe.schedule.steps) {
-    StepRecord record = trainer.step(loader.next_step(recipe.batch.sequences, recipe.batch.micro), state.step);
+    const std::vector<int64_t> rows = loader.peek(recipe.batch.sequences);
+    const std::vector<data::Batch> batches = loader.next_step(recipe.batch.sequences, recipe.batch.micro);
+    StepRecord record = trainer.step(batches, rows, state.step);
     ++state.step;
     state.tokens += record.tokens;
     record.tokens = state.tokens;

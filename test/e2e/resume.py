@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""Stopped by a signal and resumed, a run ends with the weights and the log of one that was never stopped: bit for bit, for
-training from random weights and for LoRA + embedding + norms. And a finished run's folder is not run into again."""
+"""Stopped by a signal, killed at any moment, or out of disk space, and resumed, a run ends with the weights and the log of
+one that was never stopped: bit for bit, for training from random weights and for LoRA + embedding + norms. And a finished
+run's folder is not run into again."""
 import json
 import pathlib
 import random
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,6 +52,53 @@ def compare(name: str, recipe: dict, out: pathlib.Path, weights: str, stop_after
     assert run(recipe, whole, "--resume") == 2, f"{name}: a finished run was resumed"
 
 
+def kill_often(recipe: dict, whole: pathlib.Path, parts: pathlib.Path, weights: str, seed: int) -> None:
+    """SIGKILL at random moments, in the middle of a step or of a checkpoint, until the run has come to its end."""
+    moments = random.Random(seed)
+    recipe = json.loads(json.dumps(recipe).replace("@DIR@", str(parts)))
+    recipe["checkpoint"].update(every_steps=1)
+    path = parts.with_suffix(".json")
+    path.write_text(json.dumps(recipe))
+    kills = 0
+    while not (parts / "final").exists():
+        complete = list(parts.glob("step-*"))
+        assert all((folder / "state.json").exists() for folder in complete), f"seed {seed}: {complete}"
+        if not complete and parts.exists():
+            shutil.rmtree(parts)
+        process = subprocess.Popen([PROGRAM, "train", path, *(["--resume"] if complete else [])], stderr=subprocess.DEVNULL)
+        # From when the first new checkpoint is there, so that every life gets further than the one before.
+        while process.poll() is None and set(parts.glob("step-*")) <= set(complete):
+            time.sleep(0.002)
+        try:
+            assert process.wait(moments.uniform(0, 0.25)) == 0, f"seed {seed}: after {kills} kills"
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+    assert kills > 3, "the run was over before it could be killed"
+    same = (whole / "final" / weights).read_bytes() == (parts / "final" / weights).read_bytes()
+    assert same and log_of(whole) == log_of(parts), f"seed {seed}: differs after {kills} kills"
+    print(f"killed {kills} times (seed {seed}): same weights, same log")
+
+
+def fill_disk(recipe: dict, whole: pathlib.Path, parts: pathlib.Path, weights: str) -> None:
+    """Checkpoints larger than what is left: the run ends in an error, what was complete stays, a resumed one is the same."""
+    assert run(recipe, parts, stop_after=5) == 75
+    before = sorted(p.name for p in parts.glob("step-*"))
+    limit = (parts / before[-1] / "optimizer.safetensors").stat().st_size - 1000
+
+    def little_space() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    failed = subprocess.run([PROGRAM, "train", parts.with_suffix(".json"), "--resume"], capture_output=True, text=True,
+                            preexec_fn=little_space)
+    assert failed.returncode == 1 and "optimizer.safetensors" in failed.stderr, failed
+    assert sorted(p.name for p in parts.iterdir() if "step-" in p.name) == before, list(parts.iterdir())
+    assert run(recipe, parts, "--resume") == 0
+    same = (whole / "final" / weights).read_bytes() == (parts / "final" / weights).read_bytes()
+    assert same and log_of(whole) == log_of(parts), "differs after a full disk"
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         out = pathlib.Path(temporary)
@@ -75,6 +125,8 @@ def main() -> None:
                 "attention": {"finish": 0.25}, "optimizer": {"lr": 1e-3}, "schedule": schedule,
                 "checkpoint": {"dir": "@DIR@", "every_steps": 9}}
         compare("lora", lora, out, "adapter_model.safetensors", 31)
+        kill_often(lora, out / "lora-whole", out / "lora-killed", "adapter_model.safetensors", random.randrange(10**6))
+        fill_disk(lora, out / "lora-whole", out / "lora-full-disk", "adapter_model.safetensors")
     print("resume: passed")
 
 

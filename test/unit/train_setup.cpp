@@ -32,7 +32,7 @@ struct Workshop {
     recipe.data.train = {folder.str("text.bin")};
     recipe.batch.sequences = 2;
     recipe.optimizer.lr = 1e-2;
-    recipe.schedule = {.type = "constant", .warmup_steps = 0, .steps = 2};
+    recipe.schedule = {.type = "constant_with_warmup", .warmup_steps = 0, .steps = 2};
     recipe.checkpoint = {.dir = folder.str(name), .every_steps = 0};
     recipe.log.tensorboard = false;
     return recipe;
