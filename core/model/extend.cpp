@@ -19,6 +19,8 @@ void check_options(const recipe::Rope& wish) {
       {"none", {"theta"}},
       {"linear", {"factor", "theta"}},
       {"ntk", {"factor"}},
+      {"dynamic-frozen", {"factor"}},
+      {"scaling-law", {}},
       {"dynamic", {"factor", "theta"}},
       {"yarn",
        {"factor", "theta", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"}},
@@ -27,7 +29,8 @@ void check_options(const recipe::Rope& wish) {
   };
   const auto known = kOptions.find(wish.type);
   if (known == kOptions.end()) {
-    usage_error("context.rope.type '{}' is unknown; known are model, ntk, {}", wish.type, rope_type_list());
+    usage_error("context.rope.type '{}' is unknown; known are model, ntk, dynamic-frozen, scaling-law, {}", wish.type,
+                rope_type_list());
   }
   const std::vector<std::pair<const char*, bool>> given = {{"factor", wish.factor.has_value()},
                                                            {"theta", wish.theta.has_value()},
@@ -68,7 +71,9 @@ Extension keep(const Config& config, const recipe::Rope& wish, int64_t length) {
         "context.rope.type: {}",
         length, covered, describe(config.rope),
         config.rope.type == RopeType::none
-            ? std::string("linear (as LongLoRA), ntk, dynamic, yarn, longrope, llama3, or set context.rope.theta")
+            ? std::string(
+                  "linear (as LongLoRA), ntk, dynamic-frozen, scaling-law, dynamic, yarn, longrope, llama3, or set "
+                  "context.rope.theta")
             : fmt::format("{} with a greater factor, or set context.rope.theta", name_of(config.rope.type)));
   }
   out.description = fmt::format("the model's own: {} ({} tokens)", describe(out.config.rope), covered);
@@ -98,8 +103,8 @@ double total_factor(const Config& config, const recipe::Rope& wish, int64_t leng
         "pre-training, so twice its present context is factor {:.10g}",
         *wish.factor, own, config.rope.original_length, 2.0 * own);
   }
-  // dynamic and llama3 reach beyond factor x original length by construction
-  const bool bounded = wish.type != "dynamic" && wish.type != "llama3";
+  // these reach beyond factor x original length by construction
+  const bool bounded = wish.type != "dynamic" && wish.type != "llama3" && wish.type != "dynamic-frozen";
   if (bounded && *wish.factor * original < static_cast<double>(length) * (1.0 - 1e-9)) {
     usage_error(
         "context.rope.factor {:.10g} covers {:.0f} tokens, context.length asks for {}; use \"auto\" or "
@@ -107,6 +112,15 @@ double total_factor(const Config& config, const recipe::Rope& wish, int64_t leng
         *wish.factor, *wish.factor * original, length, std::ceil(needed));
   }
   return *wish.factor;
+}
+
+// The theta of a plain model for `length` tokens, by one of the laws that raise it.
+double raised_theta(const Config& config, const std::string& type, double factor, int64_t length) {
+  const double theta = config.rope.theta, original = static_cast<double>(config.rope.original_length);
+  const double wanted = static_cast<double>(length);
+  if (type == "ntk") return ntk_theta(theta, factor, config.head_dim);
+  if (type == "dynamic-frozen") return dynamic_frozen_theta(theta, factor, wanted / original, config.head_dim);
+  return scaling_law_theta(theta, original, wanted);
 }
 
 // The recipe's options over those the model already has.
@@ -135,7 +149,7 @@ Extension extend(const Config& config, const recipe::Rope& wish, int64_t length)
   if (wish.type == "model") return keep(config, wish, length);
 
   const RopeType own = config.rope.type;
-  const std::optional<RopeType> law = rope_type_of(wish.type);  // empty: ntk
+  const std::optional<RopeType> law = rope_type_of(wish.type);  // empty: one that raises theta
   if (own != RopeType::none && own != law) {
     usage_error(
         "the model's RoPE is scaled already ({}); context.rope.type '{}' on top of it is not defined. Choose "
@@ -160,10 +174,10 @@ Extension extend(const Config& config, const recipe::Rope& wish, int64_t length)
   const double factor = total_factor(config, wish, length);
   const int64_t reach = static_cast<int64_t>(static_cast<double>(before) * factor + 1e-6);
   if (!law) {
-    c.rope.theta = ntk_theta(config.rope.theta, factor, config.head_dim);
-    c.max_positions = c.rope.original_length = reach;
-    out.description = fmt::format("ntk, factor {:.10g}, theta {:.10g} {} {:.10g} ({} {} {})", factor, config.rope.theta,
-                                  kArrow, c.rope.theta, before, kArrow, reach);
+    c.rope.theta = raised_theta(config, wish.type, factor, length);
+    c.max_positions = c.rope.original_length = wish.type == "ntk" ? reach : length;
+    out.description = fmt::format("{}, theta {:.10g} {} {:.10g} ({} {} {})", wish.type, config.rope.theta, kArrow,
+                                  c.rope.theta, before, kArrow, c.max_positions);
     return out;
   }
   if (own == law && config.rope.attention_factor && !wish.attention_factor && factor != config.rope.factor) {
@@ -174,7 +188,9 @@ Extension extend(const Config& config, const recipe::Rope& wish, int64_t length)
         *config.rope.attention_factor, config.rope.factor, factor);
   }
   c.rope.type = *law;
-  c.rope.factor = factor;
+  // Readers that take the factor from the lengths must find the same one.
+  const bool by_lengths = law == RopeType::yarn || law == RopeType::longrope;
+  c.rope.factor = by_lengths ? static_cast<double>(reach) / static_cast<double>(before) : factor;
   take_options(wish, c.rope);
   // transformers takes max_position_embeddings as the original length of `dynamic`
   c.max_positions = law == RopeType::dynamic  ? before

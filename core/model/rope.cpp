@@ -59,13 +59,7 @@ RopeFrequencies yarn(const RopeSettings& rope, int64_t head_dim) {
     const double ramp = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
     out.inverse[i] = out.inverse[i] / rope.factor * ramp + out.inverse[i] * (1.0 - ramp);
   }
-  if (rope.attention_factor) {
-    out.attention = *rope.attention_factor;
-  } else if (rope.mscale.value_or(0.0) != 0.0 && rope.mscale_all_dim.value_or(0.0) != 0.0) {
-    out.attention = yarn_scale(rope.factor, *rope.mscale) / yarn_scale(rope.factor, *rope.mscale_all_dim);
-  } else {
-    out.attention = yarn_scale(rope.factor, 1.0);
-  }
+  out.attention = rope.attention_factor.value_or(own_attention_factor(rope));
   return out;
 }
 
@@ -74,11 +68,7 @@ RopeFrequencies longrope(const RopeSettings& rope, int64_t head_dim, int64_t seq
   RopeFrequencies out{plain(rope.theta, head_dim), 1.0};
   const std::vector<double>& by = sequence_length > rope.original_length ? rope.long_factor : rope.short_factor;
   for (size_t i = 0; i < out.inverse.size(); ++i) out.inverse[i] /= by[i];
-  if (rope.attention_factor) {
-    out.attention = *rope.attention_factor;
-  } else if (rope.factor > 1.0) {
-    out.attention = std::sqrt(1.0 + std::log(rope.factor) / std::log(static_cast<double>(rope.original_length)));
-  }
+  out.attention = rope.attention_factor.value_or(own_attention_factor(rope));
   return out;
 }
 
@@ -171,6 +161,17 @@ std::string fault_of(const RopeSettings& rope, int64_t head_dim) {
   return "";
 }
 
+double own_attention_factor(const RopeSettings& rope) {
+  if (rope.type == RopeType::yarn) {
+    if (rope.mscale.value_or(0.0) != 0.0 && rope.mscale_all_dim.value_or(0.0) != 0.0)
+      return yarn_scale(rope.factor, *rope.mscale) / yarn_scale(rope.factor, *rope.mscale_all_dim);
+    return yarn_scale(rope.factor, 1.0);
+  }
+  if (rope.type == RopeType::longrope && rope.factor > 1.0)
+    return std::sqrt(1.0 + std::log(rope.factor) / std::log(static_cast<double>(rope.original_length)));
+  return 1.0;
+}
+
 RopeFrequencies frequencies(const RopeSettings& rope, int64_t head_dim, int64_t sequence_length) {
   switch (rope.type) {
     case RopeType::none:
@@ -195,6 +196,15 @@ RopeFrequencies frequencies(const RopeSettings& rope, int64_t head_dim, int64_t 
 double ntk_theta(double theta, double factor, int64_t head_dim) {
   const double d = static_cast<double>(head_dim);
   return theta * std::pow(factor, d / (d - 2.0));
+}
+
+double dynamic_frozen_theta(double theta, double factor, double ratio, int64_t head_dim) {
+  return ntk_theta(theta, factor * ratio - (factor - 1.0), head_dim);
+}
+
+double scaling_law_theta(double theta, double original, double length) {
+  constexpr double kTurn = 2.0 * std::numbers::pi;
+  return std::pow(theta, std::log(length / kTurn) / std::log(original / kTurn));
 }
 
 }  // namespace longlora::model

@@ -44,8 +44,20 @@ struct RopeFrequencies {
 // `longrope` depend on it. Settings must be without fault.
 [[nodiscard]] RopeFrequencies frequencies(const RopeSettings& rope, int64_t head_dim, int64_t sequence_length);
 
+// The attention factor that the law gives by itself, where the settings name none: yarn's 0.1 ln(factor) + 1 or the quotient
+// of its mscales, longrope's sqrt(1 + ln(factor) / ln(original)); 1 for the others.
+[[nodiscard]] double own_attention_factor(const RopeSettings& rope);
+
 // "NTK-aware" scaling: the theta that stretches the slowest pair by `factor` and leaves the fastest alone,
 // theta * factor^(d/(d-2)). A model extended this way is a plain one with this theta.
 [[nodiscard]] double ntk_theta(double theta, double factor, int64_t head_dim);
+
+// The theta that dynamic NTK scaling with `factor` reaches at `ratio` times the original length, kept for every length:
+// theta * (factor * ratio - (factor - 1))^(d/(d-2)). Gradient's Llama-3 stages are made so (factor 4, one after another).
+[[nodiscard]] double dynamic_frozen_theta(double theta, double factor, double ratio, int64_t head_dim);
+
+// The theta whose critical length is `length` where theta's own is `original` ("Scaling Laws of RoPE-based
+// Extrapolation", Liu et al. 2023, arXiv 2310.05209): theta^(ln(length / 2 pi) / ln(original / 2 pi)).
+[[nodiscard]] double scaling_law_theta(double theta, double original, double length);
 
 }  // namespace longlora::model

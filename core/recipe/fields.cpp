@@ -76,8 +76,12 @@ const std::vector<Field>& fields() {
 
       {AT(context.length), "tokens in a row; 0: what the model was trained for", at_least(0)},
       {AT(context.rope.type), "scaling law; model keeps what the model's config says, none removes it",
-       one_of({"model", "none", "linear", "ntk", "dynamic", "yarn", "longrope", "llama3"})},
-      {AT(context.rope.factor), "scaling factor; auto: `context.length` over the length the model was pre-trained for",
+       one_of({"model", "none", "linear", "ntk", "dynamic-frozen", "scaling-law", "dynamic", "yarn", "longrope",
+               "llama3"})},
+      {AT(context.rope.factor),
+       "scaling factor; auto: `context.length` over the length the model was pre-trained for; dynamic-frozen: its "
+       "factor in the "
+       "dynamic NTK formula",
        at_least(1)},
       {AT(context.rope.theta), "base of the frequencies; auto: the model's own", above(0)},
       {AT(context.rope.attention_factor), "yarn, longrope: factor on cos and sin; auto: by the law's formula",

@@ -28,9 +28,10 @@ void without_effect(const Recipe& r, Broken& out) {
       {"model.adapter", lora, "tune.mode lora"},
       {"model.quantize", lora, "tune.mode lora"},
       {"model.quantize", r.model.init.empty(), "model.path"},
-      {"context.rope.factor", rope != "model" && rope != "none",
-       "a context.rope.type: linear, ntk, dynamic, yarn, longrope or llama3"},
-      {"context.rope.theta", rope != "ntk", "a context.rope.type other than ntk, which computes it"},
+      {"context.rope.factor", rope != "model" && rope != "none" && rope != "scaling-law",
+       "a context.rope.type: linear, ntk, dynamic-frozen, dynamic, yarn, longrope or llama3"},
+      {"context.rope.theta", rope != "ntk" && rope != "dynamic-frozen" && rope != "scaling-law",
+       "a context.rope.type other than ntk, dynamic-frozen and scaling-law, which compute it"},
       {"context.rope.attention_factor", yarn || longrope, "context.rope.type yarn or longrope"},
       {"context.rope.beta_fast", yarn, "context.rope.type yarn"},
       {"context.rope.beta_slow", yarn, "context.rope.type yarn"},
@@ -95,8 +96,9 @@ void missing(const Recipe& r, Broken& out) {
   }
   if (r.data.train.empty()) out.push_back({"data.train", "is empty; name the files to train on"});
   if (r.checkpoint.dir.empty()) out.push_back({"checkpoint.dir", "is empty; name the folder of the run"});
-  if (rope != "model" && rope != "none" && !r.context.rope.factor && r.context.length == 0) {
-    out.push_back({"context.length", "is needed where context.rope.factor is \"auto\""});
+  const bool by_length = !r.context.rope.factor || rope == "dynamic-frozen";
+  if (rope != "model" && rope != "none" && by_length && r.context.length == 0) {
+    out.push_back({"context.length", "is needed where context.rope.factor is \"auto\", and for dynamic-frozen"});
   }
 }
 

@@ -81,7 +81,7 @@ TEST_CASE("all mistakes of a recipe are reported at once with line, path and nea
         R"(22 mistakes in the recipe
 r.json:2: modle: unknown key, did you mean 'model'?
 r.json:4: context.lenght: unknown key, did you mean 'context.length'?
-r.json:5: context.rope.type: 'liner' is not one of model, none, linear, ntk, dynamic, yarn, longrope, llama3, did you mean 'linear'?
+r.json:5: context.rope.type: 'liner' is not one of model, none, linear, ntk, dynamic-frozen, scaling-law, dynamic, yarn, longrope, llama3, did you mean 'linear'?
 r.json:7: batch.sequences: must be at least 1, got 0
 r.json:7: batch.micro: expected an integer, got 1.5
 r.json:8: lr: unknown key, did you mean 'optimizer.lr'?
