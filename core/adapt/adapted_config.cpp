@@ -11,6 +11,12 @@ AdaptedConfig adapted_config(const model::Config& base, const io::TensorStore& w
   model::Config& config = adapted.config;
   for (const io::Adapter& adapter : adapters) {
     adapter.check_against(weights, base.tie_embeddings);
+    const int64_t rows = adapter.vocabulary(weights);
+    if (config.vocab_size != base.vocab_size && config.vocab_size != rows) {
+      input_error("{}: has a vocabulary of {}, another of the adapters {}", adapter.folder().string(), rows,
+                  config.vocab_size);
+    }
+    config.vocab_size = rows;
     config.tie_embeddings = config.tie_embeddings && adapter.keeps_tied();
     const auto record = io::read_context_record(adapter.folder());
     if (!record) continue;

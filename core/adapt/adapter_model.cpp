@@ -4,6 +4,7 @@
 #include <cmath>
 #include <set>
 
+#include "core/adapt/low_rank.h"
 #include "core/base/error.h"
 #include "core/model/tensors.h"
 
@@ -17,6 +18,16 @@ constexpr std::string_view kA = ".lora_A.weight", kB = ".lora_B.weight";
 
 std::string module_of(const std::string& name) {
   return name.substr(0, name.size() - kA.size());
+}
+
+std::string module_of_weight(const std::string& name) {
+  constexpr std::string_view kWeight = ".weight";
+  return name.ends_with(kWeight) ? name.substr(0, name.size() - kWeight.size()) : name;
+}
+
+// Kinds that the layers do not compute beside the weight: put into it when the adapter is attached.
+bool folded(const io::Adapter::LowRank& lora) {
+  return lora.embedding || lora.magnitude;
 }
 
 // The adapter's tensor for a trainable parameter; null when it has none.
@@ -49,6 +60,11 @@ void check_scale(const Parameter& b, const io::Adapter& adapter) {
       adapter.folder().string(), scale, module_of(b.name), b.to_value);
 }
 
+// Without the rows of an embedding that the model has no use for (Adapter::vocabulary).
+io::TensorView by_vocabulary(const Parameter& p, const io::TensorView& view) {
+  return p.kind == Kind::embed ? io::first_rows(view, p.value.size(0)) : view;
+}
+
 std::vector<Kind> kinds_of(const std::vector<std::string>& also) {
   std::vector<Kind> kinds;
   for (const std::string& name : also) {
@@ -63,7 +79,7 @@ void attach(model::Llama& llama, const io::Adapter& adapter) {
   llama.add_lora(
       [&](const std::string& module) -> std::optional<model::LoraShape> {
         const auto found = adapter.low_rank().find(module);
-        if (found == adapter.low_rank().end()) return std::nullopt;
+        if (found == adapter.low_rank().end() || folded(found->second)) return std::nullopt;
         return model::LoraShape{found->second.rank, found->second.scale};
       },
       0, 0);
@@ -71,12 +87,15 @@ void attach(model::Llama& llama, const io::Adapter& adapter) {
     if (p->kind == Kind::lora) {
       copy_checked(p->master, *find(adapter, *p), p->name, adapter);
       p->sync();
-    } else if (const io::TensorView* view = find(adapter, *p)) {
-      copy_checked(p->value, *view, p->name, adapter);
-    } else if (p->kind == Kind::embed && adapter.low_rank().contains("model.embed_tokens")) {
-      const io::Adapter::LowRank& lora = adapter.low_rank().at("model.embed_tokens");
-      const at::Tensor a = model::as_tensor(lora.a).to(at::kFloat), b = model::as_tensor(lora.b).to(at::kFloat);
-      p->value.copy_(p->value.to(at::kFloat) + at::mm(a.t(), b.t()) * lora.scale);  // [vocab, r] [r, hidden]
+      continue;
+    }
+    if (const io::TensorView* view = find(adapter, *p))
+      copy_checked(p->value, by_vocabulary(*p, *view), p->name, adapter);
+    const auto found = adapter.low_rank().find(module_of_weight(p->name));
+    if (found != adapter.low_rank().end() && folded(found->second)) {
+      at::Tensor w = p->value.to(at::kCPU, at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+      apply_low_rank(w, found->second, 0);
+      p->value.copy_(w);
     }
   }
 }
@@ -99,12 +118,16 @@ void make_trainable(model::Llama& llama, const recipe::Tune& tune, uint64_t seed
 }
 
 void load_trained(model::Llama& llama, const io::Adapter& adapter) {
+  if (adapter.config().dora) {
+    input_error("{}: is a DoRA adapter, which can be evaluated and merged but not trained further; merge it first",
+                adapter.folder().string());
+  }
   size_t used = 0;
   for (Parameter* p : llama.trainable()) {
     const io::TensorView* view = find(adapter, *p);
     if (view == nullptr)
       input_error("{}: holds nothing for '{}', which this run trains", adapter.folder().string(), p->name);
-    copy_checked(p->master, *view, p->name, adapter);
+    copy_checked(p->master, by_vocabulary(*p, *view), p->name, adapter);
     if (p->kind == Kind::lora && p->name.ends_with(kB)) check_scale(*p, adapter);
     p->sync();
     ++used;

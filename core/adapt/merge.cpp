@@ -8,6 +8,7 @@
 
 #include "core/adapt/adapted_config.h"
 #include "core/adapt/companions.h"
+#include "core/adapt/low_rank.h"
 #include "core/base/error.h"
 #include "core/base/signal.h"
 #include "core/io/adapter.h"
@@ -25,25 +26,17 @@ struct Change {
   std::vector<const io::Adapter::LowRank*> low_rank;
 };
 
-// Rows [first, first + rows) of B A, as the base's matrix lies: [out, in], or [vocab, hidden] for an embedding.
-at::Tensor& add_low_rank(at::Tensor& w, const io::Adapter::LowRank& lora, int64_t first, int64_t rows) {
-  const at::Tensor a = model::as_tensor(lora.a), b = model::as_tensor(lora.b);
-  const at::Tensor left = lora.embedding ? a.narrow(1, first, rows).t() : b.narrow(0, first, rows);  // [rows, r]
-  const at::Tensor right = lora.embedding ? b.t() : a;                                               // [r, columns]
-  return w.addmm_(left.to(at::kFloat), right.to(at::kFloat), 1, lora.scale);
-}
-
 // Writes one tensor of the result in its output type.
-void fill(const io::TensorView& base, const Change& change, at::ScalarType type, std::span<std::byte> out) {
+void fill(const io::TensorView& from, const std::vector<const io::Adapter::LowRank*>& low_rank, at::ScalarType type,
+          std::span<std::byte> out) {
   if (stop_requested()) throw Error(Exit::interrupted, "stopped by a signal; nothing was written, run again");
-  const io::TensorView& from = change.replacement != nullptr ? *change.replacement : base;
   const at::Tensor in = model::as_tensor(from);
-  if (change.low_rank.empty() && in.scalar_type() == type) {
+  if (low_rank.empty() && in.scalar_type() == type) {
     std::memcpy(out.data(), from.bytes.data(), out.size());
     return;
   }
-  at::Tensor result = at::from_blob(out.data(), base.shape, type);
-  if (change.low_rank.empty()) {
+  at::Tensor result = at::from_blob(out.data(), from.shape, type);
+  if (low_rank.empty()) {
     result.copy_(in);
     return;
   }
@@ -51,7 +44,7 @@ void fill(const io::TensorView& base, const Change& change, at::ScalarType type,
   for (int64_t first = 0; first < in.size(0); first += step) {
     const int64_t rows = std::min(step, in.size(0) - first);
     at::Tensor w = in.narrow(0, first, rows).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
-    for (const io::Adapter::LowRank* lora : change.low_rank) add_low_rank(w, *lora, first, rows);
+    for (const io::Adapter::LowRank* lora : low_rank) apply_low_rank(w, *lora, first);
     result.narrow(0, first, rows).copy_(w);
   }
 }
@@ -67,10 +60,30 @@ std::map<std::string, Change> changes_of(const std::vector<io::Adapter>& adapter
       }
       place = &view;
     }
-    for (const auto& [module, lora] : adapter.low_rank()) changes[module + ".weight"].low_rank.push_back(&lora);
+    for (const auto& [module, lora] : adapter.low_rank()) {
+      auto& same = changes[module + ".weight"].low_rank;
+      same.push_back(&lora);
+      if (same.size() > 1 && (lora.magnitude || same.front()->magnitude)) {
+        input_error("{}: DoRA rescales '{}', which another adapter changes too; such changes cannot be added up",
+                    adapter.folder().string(), module);
+      }
+    }
   }
   return changes;
 }
+
+// The finished folder against what it should hold.
+void check_result(const fs::path& folder, const std::vector<std::pair<std::string, std::vector<int64_t>>>& expected,
+                  const model::Config& config) {
+  const io::TensorStore written(folder);
+  const model::Config again = model::read_config(folder);
+  bool same = written.tensors().size() == expected.size() && again.rope == config.rope &&
+              again.covered_length() == config.covered_length();
+  for (const auto& [name, shape] : expected) same = same && written.contains(name) && written.at(name).shape == shape;
+  if (!same) fail("{}: read back after writing, the folder is not what was written", folder.string());
+}
+
+}  // namespace
 
 void check_folders(const MergeOptions& options) {
   if (options.adapters.empty()) usage_error("merge: give at least one --adapter");
@@ -91,19 +104,6 @@ void check_folders(const MergeOptions& options) {
     }
   }
 }
-
-// The finished folder against what it should hold.
-void check_result(const fs::path& folder, const std::vector<std::pair<std::string, std::vector<int64_t>>>& expected,
-                  const model::Config& config) {
-  const io::TensorStore written(folder);
-  const model::Config again = model::read_config(folder);
-  bool same = written.tensors().size() == expected.size() && again.rope == config.rope &&
-              again.max_positions == config.max_positions;
-  for (const auto& [name, shape] : expected) same = same && written.contains(name) && written.at(name).shape == shape;
-  if (!same) fail("{}: read back after writing, the folder is not what was written", folder.string());
-}
-
-}  // namespace
 
 MergeReport merge(const MergeOptions& options, const std::function<void(int64_t, int64_t)>& progress) {
   check_folders(options);
@@ -136,15 +136,18 @@ MergeReport merge(const MergeOptions& options, const std::function<void(int64_t,
     }
     const auto found = changes.find(name);
     const Change change = found == changes.end() ? Change{} : found->second;
+    const bool vocabulary = name == "model.embed_tokens.weight" || name == "lm_head.weight";
+    io::TensorView from = change.replacement != nullptr ? *change.replacement : view;
+    if (vocabulary) from = io::first_rows(from, config.vocab_size);
     const io::DType type = options.dtype.value_or(view.dtype);
     report.low_rank += !change.low_rank.empty();
     report.replaced += change.replacement != nullptr;
-    sources.push_back({name, type, view.shape, [&, from = view, change, type](std::span<std::byte> out) {
-                         fill(from, change, model::scalar_type(type), out);
+    sources.push_back({name, type, from.shape, [&, from, low_rank = change.low_rank, type](std::span<std::byte> out) {
+                         fill(from, low_rank, model::scalar_type(type), out);
                          progress(done += static_cast<int64_t>(out.size()), report.bytes);
                        }});
     report.bytes += io::byte_count(sources.back());
-    expected.emplace_back(name, view.shape);
+    expected.emplace_back(name, from.shape);
   }
   report.tensors = static_cast<int64_t>(sources.size());
 

@@ -27,6 +27,9 @@ struct MergeReport {
   std::string context;  // one line: context and RoPE settings of the result, whence they are
 };
 
+// Exit 2: no adapter, `out` is or holds an input. Exit 3: an input folder is not there.
+void check_folders(const MergeOptions& options);
+
 // `progress` gets the bytes done and in all, after every tensor.
 //
 // config.json gets the context settings that the adapter was trained with (longlora.json); an adapter without that file

@@ -25,7 +25,7 @@ model::Config with_rope(const model::Config& config, const std::string& text) {
   if (factor < 1) usage_error("--rope {}: give TYPE:FACTOR with a factor of at least 1, such as linear:4", text);
   recipe::Rope rope;
   rope.type = text.substr(0, colon);
-  rope.factor = factor;
+  if (rope.type != "scaling-law") rope.factor = factor;  // that one goes by the length alone
   const auto length = static_cast<int64_t>(static_cast<double>(config.covered_length()) * factor);
   return model::extend(config, rope, length).config;
 }

@@ -27,9 +27,11 @@ std::string some(const std::vector<std::string>& names) {
 }
 
 struct Pair {
-  std::optional<TensorView> a, b;
+  std::optional<TensorView> a, b, magnitude;
   bool embedding = false;
 };
+
+constexpr const char *kEmbed = "model.embed_tokens.weight", *kHead = "lm_head.weight";
 
 }  // namespace
 
@@ -53,11 +55,29 @@ std::vector<std::string> saved_modules(const std::vector<std::string>& also) {
   return modules;
 }
 
-Adapter::Adapter(const fs::path& folder) : config_(read_adapter_config(folder)), store_(folder, "adapter_model") {
-  const std::string where = folder.string();
+Adapter::Adapter(const fs::path& folder) : folder_(folder), config_(read_adapter_config(folder)) {
+  const fs::path pickle = folder / "adapter_model.bin", whole = folder / "trainable_params.bin";
+  const bool pickled = fs::exists(pickle) && !fs::exists(folder / "adapter_model.safetensors") &&
+                       !fs::exists(folder / "adapter_model.safetensors.index.json");
+  if (!pickled) {
+    store_.emplace(folder, "adapter_model");
+    sort_in(store_->tensors());
+    return;
+  }
+  std::map<std::string, TensorView> tensors = pickles_.emplace_back(pickle).tensors();
+  if (fs::exists(whole)) {
+    for (const auto& [name, view] : pickles_.emplace_back(whole).tensors()) {
+      tensors.insert_or_assign(name.starts_with(kPrefix) ? name : adapter_name(name), view);
+    }
+  }
+  sort_in(tensors);
+}
+
+void Adapter::sort_in(const std::map<std::string, TensorView>& tensors) {
+  const std::string where = folder_.string();
   std::map<std::string, Pair> pairs;
   std::set<std::string> whole;  // modules trained whole
-  for (const auto& [name, view] : store_.tensors()) {
+  for (const auto& [name, view] : tensors) {
     if (!name.starts_with(kPrefix)) {
       input_error("{}: tensor '{}' does not begin with '{}' as PEFT's do", where, name, kPrefix);
     }
@@ -75,6 +95,13 @@ Adapter::Adapter(const fs::path& folder) : config_(read_adapter_config(folder)),
     } else if (const auto embedding_b = before(own, ".lora_embedding_B")) {
       pairs[*embedding_b].b = view;
       pairs[*embedding_b].embedding = true;
+    } else if (const auto scaled = before(own, ".lora_magnitude_vector")) {
+      pairs[*scaled].magnitude = view;
+    } else if (own.ends_with(".original_module.weight") ||
+               (own.ends_with(".modules_to_save.weight") &&
+                tensors.contains(name.substr(0, name.size() - std::string_view("modules_to_save.weight").size()) +
+                                 "weight"))) {
+      continue;  // the base's own, and a second copy, which PEFT saves where the vocabulary was resized
     } else if (const auto base = before(own, ".base_layer.weight")) {
       replaced_.emplace(*base + ".weight", view);  // PEFT saves a targeted embedding's own weight beside its LoRA
     } else if (own.find(".lora_") != own.npos || own.find("token_adapter") != own.npos) {
@@ -95,7 +122,18 @@ Adapter::Adapter(const fs::path& folder) : config_(read_adapter_config(folder)),
       input_error("{}: module '{}': A {} and B {} are not of rank {}, which adapter_config.json gives", where, module,
                   shape_text(pair.a->shape), shape_text(pair.b->shape), rank);
     }
-    low_rank_.emplace(module, LowRank{*pair.a, *pair.b, rank, config_.scale_of(module), pair.embedding});
+    if (pair.magnitude.has_value() != config_.dora || (pair.embedding && pair.magnitude)) {
+      input_error("{}: module '{}' {}", where, module,
+                  pair.embedding ? "is an embedding with DoRA, which is not supported"
+                  : config_.dora ? "has no lora_magnitude_vector, though use_dora is true"
+                                 : "has a lora_magnitude_vector, though use_dora is false");
+    }
+    if (pair.magnitude && pair.magnitude->shape != std::vector{pair.b->shape[0]}) {
+      input_error("{}: module '{}': its lora_magnitude_vector is {}, [{}] is needed", where, module,
+                  shape_text(pair.magnitude->shape), pair.b->shape[0]);
+    }
+    low_rank_.emplace(module,
+                      LowRank{*pair.a, *pair.b, rank, config_.scale_of(module), pair.embedding, pair.magnitude});
   }
 }
 
@@ -103,6 +141,19 @@ bool Adapter::keeps_tied() const {
   const auto embed = replaced_.find("model.embed_tokens.weight"), head = replaced_.find("lm_head.weight");
   if (embed == replaced_.end() || head == replaced_.end()) return embed == head;
   return embed->second.dtype == head->second.dtype && std::ranges::equal(embed->second.bytes, head->second.bytes);
+}
+
+int64_t Adapter::vocabulary(const TensorStore& base) const {
+  const auto rows = [](const auto& tensors, const char* name) {
+    const auto found = tensors.find(name);
+    return found == tensors.end() || found->second.shape.empty() ? 0 : found->second.shape[0];
+  };
+  const int64_t own = rows(base.tensors(), kEmbed), embed = rows(replaced_, kEmbed), head = rows(replaced_, kHead);
+  if (embed == 0 && (head == 0 || head == own)) return own;
+  if (embed == head) return embed;
+  if (head == 0 && embed >= own) return own;
+  input_error("{}: embed_tokens has {} rows and lm_head {}, in {} there are {}: the vocabularies do not fit together",
+              folder().string(), embed == 0 ? own : embed, head == 0 ? own : head, base.path().string(), own);
 }
 
 void Adapter::check_against(const TensorStore& base, bool tied_embeddings) const {
@@ -134,9 +185,11 @@ void Adapter::check_against(const TensorStore& base, bool tied_embeddings) const
       const std::vector<std::string> known = base.names();
       input_error("{}: has '{}', which {} does not have{}", where, name, of, did_you_mean(name, known));
     }
-    if (base.at(of_base).shape != view.shape) {
-      input_error("{}: '{}' is {}, in {} it is {}", where, name, shape_text(view.shape), of,
-                  shape_text(base.at(of_base).shape));
+    const std::vector<int64_t>& shape = base.at(of_base).shape;
+    const bool by_vocabulary = (name == kEmbed || name == kHead) && view.shape.size() == 2 && shape.size() == 2 &&
+                               view.shape[1] == shape[1] && view.shape[0] >= vocabulary(base);
+    if (shape != view.shape && !by_vocabulary) {
+      input_error("{}: '{}' is {}, in {} it is {}", where, name, shape_text(view.shape), of, shape_text(shape));
     }
   }
   std::vector<std::string> missing;
@@ -156,8 +209,7 @@ void Adapter::check_against(const TensorStore& base, bool tied_embeddings) const
     }
   }
   if (!missing.empty()) {
-    input_error("{}: adapter_config.json promises {}, but {} holds no tensors for it", where, some(missing),
-                "adapter_model.safetensors");
+    input_error("{}: adapter_config.json promises {}, but there are no tensors for it", where, some(missing));
   }
   for (const std::string& saved : config_.modules_to_save) {
     if (!found.contains(saved) && !(tied_embeddings && saved == "lm_head")) {

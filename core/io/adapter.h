@@ -3,16 +3,20 @@
 //
 // Names: PEFT puts "base_model.model." before the base's own tensor and module names. LoRA of a linear module M is
 // M.lora_A.weight [r, in] and M.lora_B.weight [out, r], of an embedding M.lora_embedding_A [r, vocab] and
-// M.lora_embedding_B [hidden, r]; weights trained whole (modules_to_save) stand under their own name, as new values.
+// M.lora_embedding_B [hidden, r]; DoRA adds M.lora_magnitude_vector [out]; weights trained whole (modules_to_save) stand
+// under their own name, as new values. LongLoRA's own adapters are adapter_model.bin of the same names and
+// trainable_params.bin of the weights trained whole, without PEFT's prefix.
 #pragma once
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "core/io/safetensors.h"
+#include "core/io/torch_file.h"
 
 namespace longlora::io {
 
@@ -20,6 +24,7 @@ struct AdapterConfig {
   int64_t rank = 8;
   double alpha = 8;
   bool rslora = false;
+  bool dora = false;
   double dropout = 0;
   std::vector<std::string> targets;          // last components of module names: "q_proj"
   std::string target_pattern;                // instead of targets: a regular expression, or "all-linear"
@@ -55,14 +60,16 @@ class Adapter {
     TensorView a, b;
     int64_t rank;
     double scale;
-    bool embedding;  // a [r, vocab], b [hidden, r]; else a [r, in], b [out, r]
+    bool embedding;                       // a [r, vocab], b [hidden, r]; else a [r, in], b [out, r]
+    std::optional<TensorView> magnitude;  // DoRA's, [out]
   };
 
-  // Exit 3 naming file and tensor: an unknown kind of tensor, half a pair, a rank that is not the config's.
+  // Exit 3 naming file and tensor: an unknown kind of tensor, half a pair, a rank that is not the config's. Pickles
+  // (.bin) are read through core/io/torch_file.h where there is no safetensors file.
   explicit Adapter(const fs::path& folder);
 
   [[nodiscard]] const AdapterConfig& config() const { return config_; }
-  [[nodiscard]] const fs::path& folder() const { return store_.path(); }
+  [[nodiscard]] const fs::path& folder() const { return folder_; }
   // By module of the base: "model.layers.0.self_attn.q_proj".
   [[nodiscard]] const std::map<std::string, LowRank>& low_rank() const { return low_rank_; }
   // By tensor of the base: "model.norm.weight".
@@ -72,13 +79,22 @@ class Adapter {
   // PEFT leaves a tied head on the base's values when an adapter brings an embedding alone.
   [[nodiscard]] bool keeps_tied() const;
 
+  // Rows of embedding and head with this adapter on a base: the base's, or those of an adapter that brings both in another
+  // number (a resized vocabulary). An embedding alone with rows beyond the base's (LongLoRA's [PAD], 32001 for 32000) keeps
+  // the base's number: the head cannot produce such tokens. Exit 3 naming both numbers when they contradict each other.
+  [[nodiscard]] int64_t vocabulary(const TensorStore& base) const;
+
   // Compares with the tensors of a base model. Exit 3 naming the first things that do not fit: a module or tensor that
   // the base lacks, another shape, a target or a promised module_to_save that the adapter lacks.
   void check_against(const TensorStore& base, bool tied_embeddings) const;
 
  private:
+  void sort_in(const std::map<std::string, TensorView>& tensors);  // into low_rank_ and replaced_
+
+  fs::path folder_;
   AdapterConfig config_;
-  TensorStore store_;
+  std::optional<TensorStore> store_;  // what the views point into: this,
+  std::vector<TorchFile> pickles_;    // or these
   std::map<std::string, LowRank> low_rank_;
   std::map<std::string, TensorView> replaced_;
 };

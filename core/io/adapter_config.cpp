@@ -22,7 +22,6 @@ struct Unsupported {
 
 const std::vector<Unsupported>& unsupported() {
   static const std::vector<Unsupported> list = {
-      {"use_dora", false, "DoRA"},
       {"bias", "none", "trained biases"},
       {"lora_bias", false, "LoRA with biases"},
       {"fan_in_fan_out", false, "transposed weights"},
@@ -118,6 +117,7 @@ AdapterConfig read_adapter_config(const fs::path& folder_or_file) {
     c.rank = root.at("r").get<int64_t>();
     c.alpha = root.value("lora_alpha", 8.0);
     c.rslora = root.value("use_rslora", false);
+    c.dora = root.value("use_dora", false);
     c.dropout = root.value("lora_dropout", 0.0);
     c.rank_pattern = patterns<int64_t>(root, "rank_pattern", where);
     c.alpha_pattern = patterns<double>(root, "alpha_pattern", where);

@@ -142,6 +142,14 @@ std::string_view torch_name_of(DType dtype) {
   return info(dtype).torch;
 }
 
+TensorView first_rows(const TensorView& view, int64_t rows) {
+  if (view.shape.empty() || view.shape[0] <= rows) return view;
+  TensorView first = view;
+  first.bytes = view.bytes.first(view.bytes.size() / static_cast<size_t>(view.shape[0]) * static_cast<size_t>(rows));
+  first.shape[0] = rows;
+  return first;
+}
+
 std::string shape_text(std::span<const int64_t> shape) {
   return fmt::format("[{}]", fmt::join(shape.begin(), shape.end(), ", "));
 }

@@ -42,6 +42,9 @@ struct TensorView {
   [[nodiscard]] int64_t count() const { return static_cast<int64_t>(bytes.size()) / size_of(dtype); }
 };
 
+// The view's first `rows` rows, or all that there are.
+[[nodiscard]] TensorView first_rows(const TensorView& view, int64_t rows);
+
 // One mapped file. Everything in the header is checked when it is opened: exit 3 naming file, tensor and
 // fault.
 class SafetensorsFile {

@@ -149,6 +149,10 @@ RopeSettings read_rope(const ordered_json* dictionary, const Fields& top, int64_
     rope.short_factor = in.numbers("short_factor");
     rope.long_factor = in.numbers("long_factor");
   }
+  // Spelt out by this program for old readers; the law's own is no choice that a further extension would have to respect.
+  if (rope.attention_factor && std::abs(*rope.attention_factor / own_attention_factor(rope) - 1) < 1e-9) {
+    rope.attention_factor.reset();
+  }
   if (rope.type == RopeType::llama3) {
     for (const char* needed : {"low_freq_factor", "high_freq_factor"}) {
       if (!in.has(needed)) in.wrong(needed, "is missing");

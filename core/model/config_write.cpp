@@ -18,7 +18,10 @@ ordered_json rope_dictionary(const RopeSettings& rope) {
   const auto put = [&](const char* key, const std::optional<double>& value) {
     if (value) out[key] = *value;
   };
-  put("attention_factor", rope.attention_factor);
+  // transformers 4.44 does not load longrope without it, 4.45 to 4.57 take a rounded factor for it; before 4.51 yarn's
+  // mscale is not known.
+  const bool by_name = rope.type == RopeType::longrope || (rope.type == RopeType::yarn && rope.mscale);
+  put("attention_factor", by_name && !rope.attention_factor ? own_attention_factor(rope) : rope.attention_factor);
   put("beta_fast", rope.beta_fast);
   put("beta_slow", rope.beta_slow);
   put("mscale", rope.mscale);
@@ -75,7 +78,9 @@ ordered_json config_json(const Config& c) {
   out["torch_dtype"] = c.dtype;
   out["dtype"] = c.dtype;
 
-  out["max_position_embeddings"] = c.max_positions;
+  // transformers 4.51 to 4.55 take yarn's factor from the lengths, longrope's 4.48 to 4.57
+  const bool by_lengths = c.rope.type == RopeType::yarn || c.rope.type == RopeType::longrope;
+  out["max_position_embeddings"] = by_lengths ? c.covered_length() : c.max_positions;
   out["rope_theta"] = c.rope.theta;
   out["rope_scaling"] = nullptr;
   out["rope_parameters"] = rope_dictionary(c.rope);

@@ -32,6 +32,7 @@ Llama load_llama(const io::TensorStore& store, const Config& config, at::ScalarT
   const std::string folder = store.path().string();
   Llama llama(config, dtype, device);
   const auto parameters = llama.parameters();
+  const bool resized = config.raw.value("vocab_size", config.vocab_size) != config.vocab_size;
   Progress progress("loading", store.total_bytes(), "bytes");
   int64_t done = 0;
   for (Parameter* p : parameters) {
@@ -40,13 +41,17 @@ Llama load_llama(const io::TensorStore& store, const Config& config, at::ScalarT
     const std::string name = untied ? "model.embed_tokens.weight" : p->name;
     if (!store.contains(name)) input_error("{}: tensor '{}' is missing", folder, name);
     const io::TensorView& view = store.at(name);
+    done += static_cast<int64_t>(view.bytes.size());
+    progress.update(done);
+    if (resized && (p->kind == Kind::embed || p->kind == Kind::lm_head)) {
+      p->value.zero_();  // until the adapter that resizes the vocabulary brings it
+      continue;
+    }
     if (p->value.sizes() != at::IntArrayRef(view.shape)) {
       input_error("{}: tensor '{}' has shape {}, config.json says {}", folder, p->name, io::shape_text(view.shape),
                   io::shape_text(p->value.sizes().vec()));
     }
     p->value.copy_(as_tensor(view));
-    done += static_cast<int64_t>(view.bytes.size());
-    progress.update(done);
   }
   check_nothing_left(store, llama);
   return llama;

@@ -2,7 +2,7 @@
 
 Run by hand in an environment with torch 2.11, transformers 5.17, PEFT 0.21 and safetensors:
 
-    python scripts/goldens/model.py
+    python scripts/goldens/model.py [NAME ...]
 
 Everything is seeded; the files in the repository are what this script wrote. The numbers named float32 and bfloat16 are
 what transformers and PEFT compute at that precision. The float64 ones are the same modules run in double, with the three
@@ -13,6 +13,7 @@ import json
 import math
 import pathlib
 import shutil
+import sys
 import tempfile
 
 import peft
@@ -40,6 +41,13 @@ MODELS = {
                                           "original_max_position_embeddings": 16}),
     # Mistral: a sliding window shorter than the sequence
     "mistral": MISTRAL(**COMMON, num_attention_heads=4, num_key_value_heads=2, head_dim=8, sliding_window=7),
+    # Mistral without a window (v0.2 and later), heads wider than hidden / heads
+    "mistral-no-window": MISTRAL(**COMMON, num_attention_heads=4, num_key_value_heads=1, head_dim=12, sliding_window=None,
+                                 rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
+    # Llama-3.1: an embedding and a head apart, theta 5e5, llama3 RoPE
+    "llama3": LLAMA(**COMMON, num_attention_heads=4, num_key_value_heads=2,
+                    rope_parameters={"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
+                                     "high_freq_factor": 4.0, "original_max_position_embeddings": 8}),
     # biases in the attention projections
     "llama-bias": LLAMA(**COMMON, num_attention_heads=4, num_key_value_heads=2, attention_bias=True),
 }
@@ -66,6 +74,9 @@ ADAPTERS = {
                                modules_to_save=["embed_tokens", "lm_head", *NORMS]),
     },
     "llama-bias": {"lora": dict(r=4, lora_alpha=8, target_modules=ATTENTION)},
+    "mistral-no-window": {"longlora": dict(r=4, lora_alpha=8, target_modules=ATTENTION,
+                                           modules_to_save=["embed_tokens", *NORMS])},
+    "llama3": {"dora": dict(r=4, lora_alpha=8, target_modules=[*ATTENTION, "down_proj"], use_dora=True)},
 }
 # RoPE laws laid over llama-gqa, in transformers' keys; max_position_embeddings is what the law is told to extend.
 ROPE_CASES = {
@@ -138,14 +149,17 @@ def nll_of(logits, tokens):
 
 def s2_mask(config, length):
     """S2-Attn as an additive mask [1, heads, length, length]: the second half of the heads in groups shifted by G/2,
-    the first and last half-groups on their own, nothing wrapped round, halves cut on whole KV heads."""
+    the first and last half-groups on their own, nothing wrapped round, halves cut on whole KV heads (on query heads where
+    the number of KV heads is odd)."""
     position = torch.arange(length)
     plain, shifted = position // GROUP, (position + GROUP // 2) // GROUP
     causal = position[:, None] >= position[None, :]
     per_kv = config.num_attention_heads // config.num_key_value_heads
     masks = []
     for head in range(config.num_attention_heads):
-        group = plain if head // per_kv < config.num_key_value_heads // 2 else shifted
+        even = config.num_key_value_heads % 2 == 0
+        first_half = head // per_kv < config.num_key_value_heads // 2 if even else head < config.num_attention_heads // 2
+        group = plain if first_half else shifted
         masks.append(causal & (group[:, None] == group[None, :]))
     allowed = torch.stack(masks)[None]
     return torch.zeros(allowed.shape, dtype=EXACT).masked_fill(~allowed, -math.inf)
@@ -314,7 +328,7 @@ def write_folder(name, seed):
 
 def main():
     transformers.utils.logging.set_verbosity_error()
-    for name in MODELS:
+    for name in sys.argv[1:] or MODELS:
         for seed in range(100):
             try:
                 write_folder(name, seed)

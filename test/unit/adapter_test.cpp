@@ -93,7 +93,6 @@ TEST_CASE("adapters that this program would misread are refused by name", "[adap
   const ordered_json good = ordered_json::parse(read_file(kMerge / "lora" / "adapter_config.json"));
   const std::vector<std::pair<ordered_json, std::string>> cases = {
       {{{"peft_type", "IA3"}}, "only LORA"},
-      {{{"use_dora", true}}, "DoRA"},
       {{{"bias", "all"}}, "trained biases"},
       {{{"lora_bias", true}}, "'lora_bias'"},
       {{{"fan_in_fan_out", true}}, "'fan_in_fan_out'"},

@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 
 #include "core/text/chat.h"
+#include "test/unit/compatibility.h"
 #include "test/unit/tokenizer_fixtures.h"
 
 using namespace longlora;
@@ -27,19 +28,23 @@ std::vector<ChatMessage> messages_of(const nlohmann::json& json) {
 TEST_CASE("chat formats give the reference texts, ids and masks", "[tokenizer][chat]") {
   const auto cases = nlohmann::json::parse(read_file(fixtures::folder("chats.json")));
   REQUIRE(cases.size() > 15);
+  int number = 0;
   for (const auto& want : cases) {
     const auto format = chat_format(want["format"].get<std::string>());
     const auto tokenizer = fixtures::load(want["tokenizer"].get<std::string>());
     const auto messages = messages_of(want["messages"]);
     INFO(want["format"] << ": " << want["text"]);
-    const auto got = encode_chat(*tokenizer, format, messages);
-    CHECK(got.ids == want["ids"].get<std::vector<int32_t>>());
-    CHECK(got.learn == want["learn"].get<std::vector<uint8_t>>());
-    const auto name = [&](std::optional<int32_t> id) { return tokenizer->decode(std::span(&*id, 1), false); };
-    std::string text;
-    for (const auto& piece : render_chat(format, messages, name(tokenizer->bos()), name(tokenizer->eos())))
-      text += piece.text;
-    CHECK(text == want["text"].get<std::string>());
+    DYNAMIC_SECTION(
+        test::compatible("chat", want["format"].get<std::string>(), fmt::format("conversation {}", ++number))) {
+      const auto got = encode_chat(*tokenizer, format, messages);
+      CHECK(got.ids == want["ids"].get<std::vector<int32_t>>());
+      CHECK(got.learn == want["learn"].get<std::vector<uint8_t>>());
+      const auto name = [&](std::optional<int32_t> id) { return tokenizer->decode(std::span(&*id, 1), false); };
+      std::string text;
+      for (const auto& piece : render_chat(format, messages, name(tokenizer->bos()), name(tokenizer->eos())))
+        text += piece.text;
+      CHECK(text == want["text"].get<std::string>());
+    }
   }
 }
 

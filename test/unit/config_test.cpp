@@ -6,6 +6,7 @@
 #include "core/base/error.h"
 #include "core/base/file.h"
 #include "core/model/config.h"
+#include "test/unit/compatibility.h"
 #include "test/unit/temporary_folder.h"
 
 using namespace longlora;
@@ -21,7 +22,7 @@ bool same_model(const Config& a, const Config& b) {
   return a.architecture == b.architecture && a.vocab_size == b.vocab_size && a.hidden == b.hidden &&
          a.intermediate == b.intermediate && a.layers == b.layers && a.heads == b.heads && a.kv_heads == b.kv_heads &&
          a.head_dim == b.head_dim && a.rms_eps == b.rms_eps && a.tie_embeddings == b.tie_embeddings &&
-         a.attention_bias == b.attention_bias && a.mlp_bias == b.mlp_bias && a.max_positions == b.max_positions &&
+         a.attention_bias == b.attention_bias && a.mlp_bias == b.mlp_bias && a.covered_length() == b.covered_length() &&
          a.sliding_window == b.sliding_window && a.rope == b.rope && a.bos == b.bos && a.pad == b.pad &&
          a.eos == b.eos && a.dtype == b.dtype;
 }
@@ -58,29 +59,30 @@ TEST_CASE("config.json of transformers 4 and 5 means what transformers understan
   const json expected = json::parse(read_file(kConfigs / "expected.json"));
   CHECK(expected.size() >= 15);
   for (const auto& [name, e] : expected.items()) {
-    INFO(name);
-    const Config c = read_config(kConfigs / (name + ".json"));
-    CHECK(c.architecture == e["architecture"]);
-    CHECK(c.vocab_size == e["vocab_size"]);
-    CHECK(c.hidden == e["hidden"]);
-    CHECK(c.intermediate == e["intermediate"]);
-    CHECK(c.layers == e["layers"]);
-    CHECK(c.heads == e["heads"]);
-    CHECK(c.kv_heads == e["kv_heads"]);
-    CHECK(c.head_dim == e["head_dim"]);
-    CHECK(c.rms_eps == e["rms_eps"]);
-    CHECK(c.tie_embeddings == e["tie_embeddings"]);
-    CHECK(c.attention_bias == e["attention_bias"]);
-    CHECK(c.mlp_bias == e["mlp_bias"]);
-    CHECK(c.max_positions == e["max_positions"]);
-    CHECK(c.sliding_window == e["sliding_window"]);
-    CHECK((c.bos ? json(*c.bos) : json()) == e["bos"]);
-    CHECK(json(c.eos) == e["eos"]);
-    CHECK(c.dtype == e["dtype"]);
-    const json rope = rope_to_json(c.rope);
-    for (const auto& [key, value] : e["rope"].items()) {
-      INFO(key);
-      CHECK(rope.value(key, json()) == value);
+    DYNAMIC_SECTION(test::compatible("config", name, "every field as transformers 5 understands it")) {
+      const Config c = read_config(kConfigs / (name + ".json"));
+      CHECK(c.architecture == e["architecture"]);
+      CHECK(c.vocab_size == e["vocab_size"]);
+      CHECK(c.hidden == e["hidden"]);
+      CHECK(c.intermediate == e["intermediate"]);
+      CHECK(c.layers == e["layers"]);
+      CHECK(c.heads == e["heads"]);
+      CHECK(c.kv_heads == e["kv_heads"]);
+      CHECK(c.head_dim == e["head_dim"]);
+      CHECK(c.rms_eps == e["rms_eps"]);
+      CHECK(c.tie_embeddings == e["tie_embeddings"]);
+      CHECK(c.attention_bias == e["attention_bias"]);
+      CHECK(c.mlp_bias == e["mlp_bias"]);
+      CHECK(c.max_positions == e["max_positions"]);
+      CHECK(c.sliding_window == e["sliding_window"]);
+      CHECK((c.bos ? json(*c.bos) : json()) == e["bos"]);
+      CHECK(json(c.eos) == e["eos"]);
+      CHECK(c.dtype == e["dtype"]);
+      const json rope = rope_to_json(c.rope);
+      for (const auto& [key, value] : e["rope"].items()) {
+        INFO(key);
+        CHECK(rope.value(key, json()) == value);
+      }
     }
   }
 }

@@ -6,11 +6,14 @@
 #include <nlohmann/json.hpp>
 
 #include "core/adapt/merge.h"
+#include "core/adapt/open_model.h"
+#include "core/adapt/portable.h"
 #include "core/base/error.h"
 #include "core/io/adapter.h"
 #include "core/io/context_record.h"
 #include "core/model/extend.h"
 #include "core/model/tensors.h"
+#include "test/unit/compatibility.h"
 #include "test/unit/temporary_folder.h"
 
 using namespace longlora;
@@ -99,15 +102,68 @@ int64_t differences(const fs::path& folder, const std::string& golden, at::Scala
 
 TEST_CASE("merging equals the exact sum rounded once to the base's bfloat16", "[merge]") {
   for (const std::string which : {"lora", "patterns"}) {
-    INFO(which);
-    const Workshop w(which);
-    const adapt::MergeReport report = adapt::merge(w.options(), kQuiet);
-    CHECK(differences(w.out, "merged_" + which + ".safetensors", at::kBFloat16) == 0);
-    CHECK(report.tensors == 21);
-    CHECK(report.low_rank == (which == "lora" ? 8 : 5));
-    CHECK(report.replaced == (which == "lora" ? 6 : 1));
-    CHECK(ordered_json::parse(read_file(w.out / "config.json"))["torch_dtype"] == "bfloat16");
+    DYNAMIC_SECTION(test::compatible("adapter", which, "merged, bfloat16")) {
+      const Workshop w(which);
+      const adapt::MergeReport report = adapt::merge(w.options(), kQuiet);
+      CHECK(differences(w.out, "merged_" + which + ".safetensors", at::kBFloat16) == 0);
+      CHECK(report.tensors == 21);
+      CHECK(report.low_rank == (which == "lora" ? 8 : 5));
+      CHECK(report.replaced == (which == "lora" ? 6 : 1));
+      CHECK(ordered_json::parse(read_file(w.out / "config.json"))["torch_dtype"] == "bfloat16");
+    }
   }
+}
+
+TEST_CASE("DoRA and a resized vocabulary merge as PEFT merges them", "[merge]") {
+  for (const std::string which : {"dora", "resized"}) {
+    DYNAMIC_SECTION(test::compatible("adapter", which, "merged, bfloat16")) {
+      const Workshop w(which);
+      (void)adapt::merge(w.options(), kQuiet);
+      CHECK(differences(w.out, "merged_" + which + ".safetensors", at::kBFloat16) <= 1);  // a bound between two values
+      CHECK(model::read_config(w.out).vocab_size == (which == "resized" ? 26 : 24));
+    }
+  }
+}
+
+TEST_CASE("LongLoRA's own adapter files merge like PEFT's, without the row of their padding token", "[merge]") {
+  DYNAMIC_SECTION(test::compatible("adapter", "longlora", "merged, bfloat16")) {
+    const Workshop w("longlora");
+    const adapt::MergeReport report = adapt::merge(w.options(), kQuiet);
+    CHECK(differences(w.out, "merged_lora.safetensors", at::kBFloat16) == 0);
+    CHECK(report.replaced == 6);
+    CHECK(model::read_config(w.out).vocab_size == 24);
+  }
+}
+
+TEST_CASE("an adapter is attached with the weights that merging gives", "[merge]") {
+  for (const std::string which : {"lora", "patterns", "dora", "resized", "longlora"}) {
+    DYNAMIC_SECTION(test::compatible("adapter", which, "attached = merged")) {
+      const Workshop w(which);
+      adapt::MergeOptions options = w.options();
+      options.dtype = io::DType::f32;
+      (void)adapt::merge(options, kQuiet);
+      const auto open = [](const fs::path& model, const fs::path& adapter) {
+        return std::move(
+            adapt::open_model({.model = model, .adapter = adapter, .dtype = "float32", .device = "cpu", .rope = ""})
+                .llama);
+      };
+      const auto attached = open(w.base, w.adapter), merged = open(w.out, "");
+      const data::Batch batch{.rows = 1,
+                              .length = 6,
+                              .tokens = {1, 2, 3, 5, 8, 13},
+                              .targets = {2, 3, 5, 8, 13, 21},
+                              .positions = {0, 1, 2, 3, 4, 5},
+                              .documents = {0, 6}};
+      const at::Tensor a = attached->token_losses(batch, {}), b = merged->token_losses(batch, {});
+      CHECK((a - b).abs().max().item<double>() < 2e-5);
+    }
+  }
+}
+
+TEST_CASE("vocabularies that do not fit together are named with both numbers", "[merge]") {
+  const Workshop w("resized");
+  w.change_adapter([](auto& t) { t["base_model.model.lm_head.weight"] = at::zeros({25, 16}); });
+  CHECK_THAT(w.refusal(), Catch::Contains("26 rows") && Catch::Contains("25") && Catch::Contains("24"));
 }
 
 TEST_CASE("merging to float32 is within float32's rounding", "[merge]") {
@@ -244,7 +300,7 @@ TEST_CASE("parts that do not fit the base are errors that name them", "[merge]")
        "LoRA for 'model.layers.7.self_attn.q_proj'"},
       {[&](Tensors& t) { t[prefix + "something.weight"] = at::ones({3}); }, "has 'model.something.weight', which"},
       {[&](Tensors& t) { t["model.norm.weight"] = at::ones({16}); }, "does not begin with"},
-      {[&](Tensors& t) { t[q0 + ".lora_magnitude_vector"] = at::ones({16}); }, "not supported"},
+      {[&](Tensors& t) { t[q0 + ".lora_magnitude_vector"] = at::ones({16}); }, "use_dora is false"},
       {[&](Tensors& t) {
          t[q0 + ".weight"] = at::ones({16, 16});
        },
@@ -263,9 +319,9 @@ TEST_CASE("parts that do not fit the base are errors that name them", "[merge]")
        },
        "is I32"},
       {[&](Tensors& t) {
-         t[prefix + "embed_tokens.weight"] = at::ones({25, 16});
+         t[prefix + "embed_tokens.weight"] = at::ones({23, 16});
        },
-       "is [25, 16], in"},
+       "embed_tokens has 23 rows"},
   };
   for (const auto& [edit, message] : cases) {
     INFO(message);
@@ -337,4 +393,39 @@ TEST_CASE("shards, progress and quantized bases", "[merge]") {
   const Workshop quantized;
   quantized.change_base([](auto& t) { t["model.norm.weight"] = at::ones({16}, at::kInt); });
   CHECK_THAT(quantized.refusal(), Catch::Contains("unquantized"));
+}
+
+TEST_CASE("a portable adapter does what the adapters' LoRA on attention and MLP does", "[merge]") {
+  const Workshop w("patterns");  // rsLoRA, rank and alpha patterns, an embedding
+  adapt::MergeOptions options = w.options();
+  options.adapters = {w.adapter, kGolden / "lora"};
+  const adapt::PortableReport report = adapt::write_portable(options);
+  CHECK(report.rank == 8);
+  CHECK(report.modules == 2 * 5);      // q, k, v, o, down in both layers
+  CHECK(report.left_out.size() == 3);  // an embedding's LoRA; an embedding and norms whole
+  CHECK(report.rope.empty());
+  const ordered_json written = ordered_json::parse(read_file(w.out / "adapter_config.json"));
+  CHECK(written["r"] == 8);
+  CHECK(written["lora_alpha"] == 8);
+  for (const char* absent : {"rank_pattern", "alpha_pattern", "use_rslora"}) CHECK_FALSE(written.contains(absent));
+  CHECK(written["modules_to_save"].is_null());
+
+  const io::Adapter portable(w.out), patterns(w.adapter), lora(kGolden / "lora");
+  for (const auto& [module, pair] : portable.low_rank()) {
+    INFO(module);
+    CHECK(pair.scale == 1);
+    at::Tensor expected = at::zeros({pair.b.shape[0], pair.a.shape[1]}, at::kDouble);
+    for (const io::Adapter* from : {&patterns, &lora}) {
+      const auto found = from->low_rank().find(module);
+      if (found == from->low_rank().end()) continue;
+      expected.add_(
+          at::mm(model::as_tensor(found->second.b).to(at::kDouble), model::as_tensor(found->second.a).to(at::kDouble)),
+          found->second.scale);
+    }
+    const at::Tensor ours = at::mm(model::as_tensor(pair.b).to(at::kDouble), model::as_tensor(pair.a).to(at::kDouble));
+    CHECK((ours - expected).abs().max().item<double>() < 1e-7);
+  }
+  options.adapters = {kGolden / "dora"};
+  options.out = w.temporary.path() / "other";
+  CHECK_THROWS_WITH(adapt::write_portable(options), Catch::Contains("DoRA"));
 }

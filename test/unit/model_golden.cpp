@@ -9,6 +9,8 @@
 #include "core/adapt/open_model.h"
 #include "core/base/file.h"
 #include "core/eval/generate.h"
+#include "test/unit/compatibility.h"
+#include "test/unit/golden_batch.h"
 
 namespace longlora {
 namespace {
@@ -16,25 +18,6 @@ namespace {
 const fs::path kModels = fs::path(LONGLORA_SOURCE_DIR) / "test/golden/models";
 
 using Rows = std::vector<std::vector<double>>;
-
-data::Batch batch_of(const std::vector<std::vector<int32_t>>& rows) {
-  const auto length = static_cast<int64_t>(rows.front().size());
-  data::Batch batch{.rows = static_cast<int64_t>(rows.size()),
-                    .length = length,
-                    .tokens = {},
-                    .targets = {},
-                    .positions = {},
-                    .documents = {0}};
-  for (const auto& row : rows) {
-    for (int64_t i = 0; i < length; ++i) {
-      batch.tokens.push_back(row[i]);
-      batch.targets.push_back(i + 1 < length ? row[i + 1] : data::kIgnore);
-      batch.positions.push_back(static_cast<int32_t>(i));
-    }
-    batch.documents.push_back(static_cast<int64_t>(batch.tokens.size()));
-  }
-  return batch;
-}
 
 // Root of the summed squared differences to the exact losses.
 double error(const std::vector<double>& losses, const Rows& exact, int64_t length) {
@@ -61,22 +44,23 @@ TEST_CASE("losses equal those of transformers and PEFT within twice their own ro
   for (const auto& entry : fs::directory_iterator(kModels)) {
     if (!entry.is_directory()) continue;
     const auto expected = nlohmann::json::parse(read_file(entry.path() / "expected.json"));
-    const data::Batch batch = batch_of(expected["tokens"]);
+    const data::Batch batch = test::golden_batch(expected["tokens"]);
     for (const auto& [what, value] : expected["nll"].items()) {
       if (!what.ends_with(".float64")) continue;
       const std::string subject = what.substr(0, what.find('.'));
       const Rows exact = value;
       for (const std::string dtype : {"float32", "bfloat16"}) {
-        INFO(entry.path().filename() << " " << subject << " " << dtype);
-        const auto opened = adapt::open_model({.model = entry.path(),
-                                               .adapter = subject == "base" ? fs::path() : entry.path() / subject,
-                                               .dtype = dtype,
-                                               .device = "cpu",
-                                               .rope = {}});
-        const at::Tensor losses = opened.llama->token_losses(batch, {}).to(at::kDouble).contiguous();
-        const std::vector<double> ours(losses.data_ptr<double>(), losses.data_ptr<double>() + losses.numel());
-        const Rows theirs = expected["nll"][subject + "." + dtype];
-        CHECK(error(ours, exact, batch.length) <= 2 * error(flat(theirs, batch.length), exact, batch.length) + 1e-6);
+        DYNAMIC_SECTION(test::compatible("model", entry.path().filename().string(), subject + " losses, " + dtype)) {
+          const auto opened = adapt::open_model({.model = entry.path(),
+                                                 .adapter = subject == "base" ? fs::path() : entry.path() / subject,
+                                                 .dtype = dtype,
+                                                 .device = "cpu",
+                                                 .rope = {}});
+          const at::Tensor losses = opened.llama->token_losses(batch, {}).to(at::kDouble).contiguous();
+          const std::vector<double> ours(losses.data_ptr<double>(), losses.data_ptr<double>() + losses.numel());
+          const Rows theirs = expected["nll"][subject + "." + dtype];
+          CHECK(error(ours, exact, batch.length) <= 2 * error(flat(theirs, batch.length), exact, batch.length) + 1e-6);
+        }
       }
     }
   }
@@ -89,21 +73,20 @@ TEST_CASE("greedy generation with the cache equals transformers' continuation", 
     std::vector<int32_t> prompt = expected["tokens"][0];
     prompt.resize(expected["prompt_tokens"].get<size_t>());
     for (const auto& [what, value] : expected["greedy"].items()) {
-      INFO(entry.path().filename() << " " << what);
-      const std::string subject = what.substr(0, what.find('.'));
-      const bool merged = what.find("merged") != std::string::npos;
-      const auto opened = adapt::open_model({.model = entry.path(),
-                                             .adapter = subject == "base" ? fs::path() : entry.path() / subject,
-                                             .dtype = "float32",
-                                             .device = "cpu",
-                                             .rope = {}});
-      std::vector<int32_t> theirs = value;
-      while (!theirs.empty() && std::find(opened.llama->config().eos.begin(), opened.llama->config().eos.end(),
-                                          theirs.back()) != opened.llama->config().eos.end()) {
-        theirs.pop_back();  // ours leaves the end token out
+      DYNAMIC_SECTION(test::compatible("model", entry.path().filename().string(), what + " greedy generation")) {
+        const auto opened = adapt::open_model({.model = entry.path(),
+                                               .adapter = what == "base" ? fs::path() : entry.path() / what,
+                                               .dtype = "float32",
+                                               .device = "cpu",
+                                               .rope = {}});
+        std::vector<int32_t> theirs = value;
+        while (!theirs.empty() && std::find(opened.llama->config().eos.begin(), opened.llama->config().eos.end(),
+                                            theirs.back()) != opened.llama->config().eos.end()) {
+          theirs.pop_back();  // ours leaves the end token out
+        }
+        const eval::GenerateOptions options{.max_new_tokens = 12};
+        CHECK(eval::generate(*opened.llama, prompt, opened.llama->config().eos, options) == theirs);
       }
-      const eval::GenerateOptions options{.max_new_tokens = 12};
-      if (!merged) CHECK(eval::generate(*opened.llama, prompt, opened.llama->config().eos, options) == theirs);
     }
   }
 }

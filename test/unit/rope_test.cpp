@@ -6,6 +6,7 @@
 #include "core/base/error.h"
 #include "core/base/file.h"
 #include "core/model/extend.h"
+#include "test/unit/compatibility.h"
 #include "test/unit/temporary_folder.h"
 
 using namespace longlora;
@@ -63,25 +64,29 @@ TEST_CASE("frequencies of every law equal transformers' in float64", "[rope]") {
   CHECK(cases.size() >= 29);
   const test::TemporaryFolder folder;
   for (const json& golden : cases) {
-    INFO(golden["name"]);
-    const int64_t head_dim = golden["head_dim"];
-    ordered_json fields = {{"architectures", {"LlamaForCausalLM"}},
-                           {"vocab_size", 16},
-                           {"hidden_size", 4 * head_dim},
-                           {"intermediate_size", 32},
-                           {"num_hidden_layers", 1},
-                           {"num_attention_heads", 4},
-                           {"max_position_embeddings", golden["max_position_embeddings"]},
-                           {"rope_parameters", golden["rope_parameters"]}};
-    test::write_file(folder.path() / "config.json", fields.dump());
-    const Config config = read_config(folder.path());
-    const RopeFrequencies f = frequencies(config.rope, head_dim, golden["length"]);
-    CHECK(f.attention == Approx(golden["attention"].get<double>()).epsilon(1e-15));
-    const std::vector<double> expected = golden["inverse"];
-    REQUIRE(f.inverse.size() == expected.size());
-    double worst = 0.0;
-    for (size_t i = 0; i < expected.size(); ++i) worst = std::max(worst, std::abs(f.inverse[i] / expected[i] - 1.0));
-    CHECK(worst < 4e-14);  // a pow of theta up to 1e7 with a rounded exponent: some tens of 2^-53
+    const std::string law = golden["rope_parameters"]["rope_type"];
+    const std::string what =
+        fmt::format("{}, {} tokens", golden["name"].get<std::string>(), golden["length"].get<int64_t>());
+    DYNAMIC_SECTION(test::compatible("rope", law, what)) {
+      const int64_t head_dim = golden["head_dim"];
+      ordered_json fields = {{"architectures", {"LlamaForCausalLM"}},
+                             {"vocab_size", 16},
+                             {"hidden_size", 4 * head_dim},
+                             {"intermediate_size", 32},
+                             {"num_hidden_layers", 1},
+                             {"num_attention_heads", 4},
+                             {"max_position_embeddings", golden["max_position_embeddings"]},
+                             {"rope_parameters", golden["rope_parameters"]}};
+      test::write_file(folder.path() / "config.json", fields.dump());
+      const Config config = read_config(folder.path());
+      const RopeFrequencies f = frequencies(config.rope, head_dim, golden["length"]);
+      CHECK(f.attention == Approx(golden["attention"].get<double>()).epsilon(1e-15));
+      const std::vector<double> expected = golden["inverse"];
+      REQUIRE(f.inverse.size() == expected.size());
+      double worst = 0.0;
+      for (size_t i = 0; i < expected.size(); ++i) worst = std::max(worst, std::abs(f.inverse[i] / expected[i] - 1.0));
+      CHECK(worst < 4e-14);  // a pow of theta up to 1e7 with a rounded exponent: some tens of 2^-53
+    }
   }
 }
 
@@ -94,6 +99,34 @@ TEST_CASE("ntk is the theta that interpolates the slowest pair and leaves the fa
   CHECK(b.front() == a.front());
   CHECK(b.back() == Approx(a.back() / 8.0).epsilon(1e-13));
   CHECK(ntk_theta(5e5, 8.0, 128) == Approx(4.1341e6).epsilon(1e-4));
+}
+
+TEST_CASE("theta schedules give the thetas that Gradient published, to the printed digits", "[rope]") {
+  const auto stage = [](const Config& from, const std::string& type, std::optional<double> factor, int64_t length) {
+    recipe::Rope rope = wish(type, factor);
+    Config c = extend(from, rope, length).config;
+    CHECK(c.rope.type == RopeType::none);
+    CHECK(c.max_positions == length);
+    return c;
+  };
+  Config llama3 = small(nullptr, 8192, 5e5);
+  llama3.head_dim = 128;
+  // 15.3 M, 207.1 M, 1.06 B, 2.80 B, stage after stage
+  const Config k65 = stage(llama3, "dynamic-frozen", 4.0, 65536);
+  CHECK(std::floor(k65.rope.theta) == 15'296'098);
+  const Config k262 = stage(k65, "dynamic-frozen", 4.0, 262144);
+  CHECK(std::abs(k262.rope.theta - 207'112'190) < 1);
+  const Config k524 = stage(k262, "dynamic-frozen", 4.0, 524288);
+  CHECK(std::abs(k524.rope.theta - 1'062'356'863) < 1);
+  CHECK(std::abs(stage(k524, "dynamic-frozen", 1.6, 1048576).rope.theta - 2'804'339'922) < 1);
+  CHECK(stage(k65, "dynamic-frozen", std::nullopt, 262144).rope.theta == k262.rope.theta);  // auto: the ratio, 4
+  // 3,580,165,449 (the 70B and the published 8B config) and 45.2 B, in one step or in several
+  const Config million = stage(llama3, "scaling-law", std::nullopt, 1048576);
+  CHECK(std::floor(million.rope.theta) == 3'580'165'449);
+  CHECK(std::abs(stage(llama3, "scaling-law", std::nullopt, 4194304).rope.theta / 45.22e9 - 1) < 1e-3);
+  const Config two_steps =
+      stage(stage(llama3, "scaling-law", std::nullopt, 65536), "scaling-law", std::nullopt, 1048576);
+  CHECK(two_steps.rope.theta == Approx(million.rope.theta).epsilon(1e-12));
 }
 
 TEST_CASE("linear extension takes the ceiling of the length over the pre-trained length", "[rope]") {
@@ -126,8 +159,8 @@ TEST_CASE("a written extension is read as the same settings", "[rope]") {
   recipe::Rope longrope = wish("longrope");
   longrope.short_factor = std::vector<double>(8, 1.0);
   longrope.long_factor = std::vector<double>(8, 3.5);
-  for (const recipe::Rope& rope :
-       {wish("linear"), wish("ntk"), wish("dynamic"), wish("yarn"), longrope, wish("llama3"), wish("none")}) {
+  for (const recipe::Rope& rope : {wish("linear"), wish("ntk"), wish("dynamic-frozen"), wish("scaling-law"),
+                                   wish("dynamic"), wish("yarn"), longrope, wish("llama3"), wish("none")}) {
     INFO(rope.type);
     const Config extended = extend(small(), rope, 1024).config;
     write_config(extended, folder.path() / "config.json");
@@ -145,7 +178,7 @@ TEST_CASE("ntk leaves a plain model with a larger theta", "[rope]") {
   CHECK(e.config.rope.type == RopeType::none);
   CHECK(e.config.rope.theta == Approx(1e4 * std::pow(8.0, 16.0 / 14.0)));
   CHECK(e.config.max_positions == 1024);
-  CHECK_THAT(e.description, Catch::StartsWith("ntk, factor 8, theta 10000 \u2192 "));
+  CHECK_THAT(e.description, Catch::StartsWith("ntk, theta 10000 \u2192 "));
 }
 
 TEST_CASE("dynamic keeps max_position_embeddings, which its readers take as the original length", "[rope]") {
@@ -171,7 +204,7 @@ TEST_CASE("the model's own settings stay as far as they reach", "[rope]") {
 }
 
 TEST_CASE("what a length does not need is not changed", "[rope]") {
-  for (const char* type : {"linear", "ntk", "dynamic", "yarn", "llama3"}) {
+  for (const char* type : {"linear", "ntk", "dynamic-frozen", "scaling-law", "dynamic", "yarn", "llama3"}) {
     INFO(type);
     CHECK(extend(small(), wish(type), 128).config.rope == small().rope);
   }
@@ -179,7 +212,7 @@ TEST_CASE("what a length does not need is not changed", "[rope]") {
 }
 
 TEST_CASE("a scaled model takes its own law further and no other", "[rope]") {
-  for (const char* type : {"none", "linear", "ntk", "dynamic", "llama3"}) {
+  for (const char* type : {"none", "linear", "ntk", "dynamic-frozen", "scaling-law", "dynamic", "llama3"}) {
     INFO(type);
     CHECK_THAT(refusal(small(kYarn4, 512), wish(type), 1024),
                Catch::Contains("scaled already (yarn, factor 4)") && Catch::Contains("context.rope.theta"));

@@ -1,0 +1,118 @@
+#include "core/adapt/portable.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "core/adapt/adapted_config.h"
+#include "core/base/error.h"
+#include "core/io/context_record.h"
+#include "core/model/tensors.h"
+
+namespace longlora::adapt {
+namespace {
+
+const std::set<std::string> kServed = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
+
+std::string last_part(const std::string& module) {
+  return module.substr(module.rfind('.') + 1);
+}
+
+using Parts = std::vector<const io::Adapter::LowRank*>;
+
+// One pair of matrices, A [rank, in] and B [out, rank], that does what all `parts` do: the A stacked, the scaled B side by
+// side, the rest zero.
+std::pair<at::Tensor, at::Tensor> side_by_side(const Parts& parts, int64_t rank, int64_t out, int64_t in) {
+  at::Tensor a = at::zeros({rank, in}, at::kFloat), b = at::zeros({out, rank}, at::kFloat);
+  int64_t at = 0;
+  for (const io::Adapter::LowRank* part : parts) {
+    a.narrow(0, at, part->rank).copy_(model::as_tensor(part->a));
+    b.narrow(1, at, part->rank).copy_(model::as_tensor(part->b).to(at::kDouble).mul_(part->scale));
+    at += part->rank;
+  }
+  return {a, b};
+}
+
+struct Sorted {
+  std::map<std::string, Parts> served;  // by module
+  std::vector<std::string> left_out;
+};
+
+Sorted sort(const std::vector<io::Adapter>& adapters) {
+  Sorted sorted;
+  for (const io::Adapter& adapter : adapters) {
+    const std::string folder = adapter.folder().string();
+    if (adapter.config().dora)
+      usage_error("{}: DoRA cannot be written as plain LoRA; merge it into the model instead", folder);
+    for (const auto& [module, lora] : adapter.low_rank()) {
+      if (kServed.contains(last_part(module)))
+        sorted.served[module].push_back(&lora);
+      else
+        sorted.left_out.push_back(fmt::format("LoRA of {} ({})", module, folder));
+    }
+    std::map<std::string, int64_t> whole;  // by what they are
+    for (const auto& [name, view] : adapter.replaced()) {
+      if (adapter.low_rank().contains(name.substr(0, name.rfind('.')))) continue;  // the base's own beside its LoRA
+      ++whole[name.find("norm") != name.npos ? "norms" : name.find("embed") != name.npos ? "the embedding" : name];
+    }
+    for (const auto& [what, count] : whole)
+      sorted.left_out.push_back(fmt::format("{} trained whole: {} tensors ({})", what, count, folder));
+  }
+  if (sorted.served.empty())
+    usage_error("the adapters hold no LoRA on attention or MLP: nothing would be left to write");
+  return sorted;
+}
+
+}  // namespace
+
+PortableReport write_portable(const MergeOptions& options) {
+  check_folders(options);
+  const io::TensorStore base(options.model);
+  std::vector<io::Adapter> adapters;
+  for (const fs::path& folder : options.adapters) adapters.emplace_back(folder);
+  const AdaptedConfig adapted = adapted_config(model::read_config(options.model), base, adapters);
+  const Sorted sorted = sort(adapters);
+
+  PortableReport report;
+  report.left_out = sorted.left_out;
+  std::set<std::string> targets;
+  for (const auto& [module, parts] : sorted.served) {
+    int64_t rank = 0;
+    for (const io::Adapter::LowRank* part : parts) rank += part->rank;
+    report.rank = std::max(report.rank, rank);
+    targets.insert(last_part(module));
+  }
+  // Every layer gets a pair, zero where no adapter has one: readers expect the targets everywhere.
+  std::vector<io::TensorSource> sources;
+  for (const auto& [name, view] : base.tensors()) {
+    if (!name.ends_with(".weight")) continue;
+    const std::string module = name.substr(0, name.size() - std::string_view(".weight").size());
+    if (!targets.contains(last_part(module))) continue;
+    const auto found = sorted.served.find(module);
+    const Parts parts = found == sorted.served.end() ? Parts{} : found->second;
+    const auto [a, b] = side_by_side(parts, report.rank, view.shape[0], view.shape[1]);
+    sources.push_back(model::source(io::lora_a_name(module), a, at::kFloat));
+    sources.push_back(model::source(io::lora_b_name(module), b, at::kFloat));
+    ++report.modules;
+  }
+  io::AdapterConfig config;
+  config.rank = report.rank;
+  config.alpha = static_cast<double>(report.rank);
+  config.targets = {targets.begin(), targets.end()};
+  config.base_model = adapters.front().config().base_model;
+
+  AtomicFolder out(options.out, options.overwrite);
+  io::write_safetensors(out.path() / "adapter_model.safetensors", std::move(sources));
+  io::write_adapter_config(config, out.path() / "adapter_config.json");
+  if (!adapted.whence.empty()) {
+    fs::copy_file(adapted.whence, out.path() / io::kContextRecordFile);
+    report.rope = model::rope_to_json(adapted.config.rope).dump();
+  }
+  (void)io::Adapter(out.path());  // read back
+  out.commit();
+  return report;
+}
+
+}  // namespace longlora::adapt
