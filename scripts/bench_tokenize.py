@@ -51,6 +51,7 @@ def peer(tokenizer: str, text: str, threads: str) -> None:
     else:
         from tokenizers import Tokenizer
         model = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        model.encode_special_tokens = True  # "</s>" in a text is text, as in `prepare`
         start = time.perf_counter()
         ids = model.encode_batch(texts, add_special_tokens=False)
         seconds, tokens = time.perf_counter() - start, sum(len(e.ids) for e in ids)
