@@ -1,5 +1,6 @@
 // The tokenizers of test/golden/tokenizers (made by scripts/goldens/tokenizer_fixtures.py) and their texts.
 #pragma once
+#include <catch2/catch.hpp>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -9,7 +10,8 @@
 
 #include "core/base/error.h"
 #include "core/base/file.h"
-#include "core/text/tokenizer.h"
+#include "core/text/stream_decoder.h"
+#include "core/text/unicode.h"
 
 namespace tokenizer_fixtures {
 
@@ -43,6 +45,19 @@ inline std::vector<std::string> names() {
     if (entry.is_directory()) found.push_back(entry.path().filename().string());
   std::sort(found.begin(), found.end());
   return found;
+}
+
+// The text that ids give one by one, every part of it valid by itself.
+inline std::string streamed(const std::shared_ptr<const Tokenizer>& tokenizer, const std::vector<int32_t>& ids,
+                            bool skip) {
+  longlora::text::StreamDecoder decoder(tokenizer, skip);
+  std::string text;
+  for (const int32_t id : ids) {
+    const std::string part = decoder.push(id);
+    CHECK(longlora::text::is_valid_utf8(part));
+    text += part;
+  }
+  return text + decoder.finish();
 }
 
 // A copy of a fixture in a folder of its own, to be changed; removed at the end.

@@ -2,7 +2,6 @@
 #include <catch2/catch.hpp>
 
 #include "core/text/regex.h"
-#include "core/text/stream_decoder.h"
 #include "core/text/unicode.h"
 #include "test/unit/compatibility.h"
 #include "test/unit/tokenizer_fixtures.h"
@@ -17,17 +16,6 @@ std::string mended(const std::string& bytes) {
   std::string text;
   append_valid_utf8(text, bytes);
   return text;
-}
-
-std::string streamed(const std::shared_ptr<const Tokenizer>& tokenizer, const std::vector<int32_t>& ids, bool skip) {
-  StreamDecoder decoder(tokenizer, skip);
-  std::string text;
-  for (const int32_t id : ids) {
-    const std::string part = decoder.push(id);
-    CHECK(is_valid_utf8(part));
-    text += part;
-  }
-  return text + decoder.finish();
 }
 
 }  // namespace
@@ -49,13 +37,13 @@ TEST_CASE("tokenizers give the reference ids and texts", "[tokenizer]") {
         const auto text = want.value("text", mended(texts[i]));
         CHECK(tokenizer->encode(texts[i]) == ids);
         CHECK(tokenizer->decode(ids) == text);
-        CHECK(streamed(tokenizer, ids, true) == text);
+        CHECK(fixtures::streamed(tokenizer, ids, true) == text);
         if (!is_json) continue;
         const auto parsed = want.value("parsed", ids);
         const auto shown = want.value("shown", text);
         CHECK(tokenizer->encode(texts[i], true) == parsed);
         CHECK(tokenizer->decode(parsed, false) == shown);
-        CHECK(streamed(tokenizer, parsed, false) == shown);
+        CHECK(fixtures::streamed(tokenizer, parsed, false) == shown);
       }
     }
   }
