@@ -30,8 +30,8 @@ std::vector<Verb> verbs() {
 
 cxxopts::Options options_of(const Verb& verb) {
   cxxopts::Options options("longlora " + verb.name, verb.summary);
-  options.custom_help("[options]");
-  options.positional_help(verb.arguments);
+  options.custom_help(verb.arguments + " [options]");
+  options.positional_help("");
   options.set_width(110);
   verb.declare(options);
   options.add_options()("h,help", "show this help");

@@ -43,7 +43,7 @@ Verb prepare_verb() {
   Verb verb;
   verb.name = "prepare";
   verb.summary = "text -> token file, streaming, resumable";
-  verb.arguments = "INPUT...";
+  verb.arguments = "--tokenizer DIR --out FILE.bin INPUT...";
   verb.details =
       "Inputs are files or patterns ('books/**/*.txt'; *, ? and ** are known): .txt (a file is a document), "
       ".jsonl\n"

@@ -251,6 +251,8 @@ def a_context_that_the_model_does_not_cover(case):
 
 @check
 def unknown_words(case):
+    shown = subprocess.run([PROGRAM, "help", "train"], capture_output=True, text=True)
+    assert "longlora train RECIPE [key=value ...] [options]" in shown.stdout, shown.stdout
     refused(case.run("trian"), 2, "trian", "train")
     refused(case.run("merge", "--modle", "x"), 2, "modle", "model")
     case.recipe["tune"] = {"rnk": 8, "alpha": "a lot"}
