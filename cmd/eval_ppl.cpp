@@ -42,6 +42,9 @@ class PerTokenFile {
 };
 
 Exit run(const cxxopts::ParseResult& arguments) {
+  if (!arguments.unmatched().empty())
+    usage_error("eval-ppl: '{}' belongs to no option; 'longlora help eval-ppl' shows them",
+                arguments.unmatched().front());
   (void)required(arguments, "eval-ppl", "model");
   const auto contexts = parse_list("context", required(arguments, "eval-ppl", "context"), 2);
   if (arguments.count("data") == 0)

@@ -36,6 +36,9 @@ std::vector<int32_t> prompt_tokens(const cxxopts::ParseResult& arguments, const 
 }
 
 Exit run(const cxxopts::ParseResult& arguments) {
+  if (!arguments.unmatched().empty())
+    usage_error("generate: '{}' belongs to no option; 'longlora help generate' shows them",
+                arguments.unmatched().front());
   (void)required(arguments, "generate", "model");
   const eval::GenerateOptions options{.max_new_tokens = arguments["max-new-tokens"].as<int64_t>(),
                                       .temperature = arguments["temperature"].as<double>(),

@@ -23,6 +23,7 @@ std::string load_cuda() {
 }  // namespace
 
 at::Device open_device(const std::string& name) {
+  if (name != "auto" && name != "cpu" && name != "cuda") usage_error("unknown device '{}': auto, cpu or cuda", name);
   if (name == "cpu") return at::kCPU;
   const std::string reason = load_cuda();
   if (reason.empty()) return at::Device(at::kCUDA, 0);

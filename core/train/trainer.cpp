@@ -30,13 +30,15 @@ double seconds_since(Clock::time_point start) {
 // The run's folder must be new, or resumed; a killed run's half-written checkpoints are swept away.
 void open_folder(const recipe::Recipe& recipe, bool resume) {
   const fs::path dir = recipe.checkpoint.dir;
+  if (fs::exists(dir / "final")) {
+    usage_error("{} holds a finished run, nothing is left to do; choose another checkpoint.dir for a new one",
+                dir.string());
+  }
   if (resume && !newest_checkpoint(dir)) {
     usage_error("--resume: {} holds no complete checkpoint; start without --resume, or name the run's folder",
                 dir.string());
   }
-  if (resume && fs::exists(dir / "final"))
-    usage_error("--resume: the run in {} is finished, nothing is left to do", dir.string());
-  if (!resume && (fs::exists(dir / "final") || newest_checkpoint(dir))) {
+  if (!resume && newest_checkpoint(dir)) {
     usage_error("{} holds a run already; pass --resume to go on with it, or choose another checkpoint.dir",
                 dir.string());
   }

@@ -216,7 +216,7 @@ def a_loss_that_is_not_a_number(case):
 def nothing_is_overwritten(case):
     assert case.train()[0] == 0
     before = contents(case.out)
-    refused(case.train(), 2, "--resume", "checkpoint.dir")
+    refused(case.train(), 2, "finished", "checkpoint.dir")
     refused(case.train("--resume"), 2, "finished")
     refused(case.run("merge", "--model", case.model, "--adapter", case.out / "run/final", "--out", case.out / "run"), 2, "run")
     refused(case.run("merge", "--model", case.model, "--adapter", case.out / "run/final", "--out", case.model), 2, "model")
@@ -247,6 +247,13 @@ def a_context_that_the_model_does_not_cover(case):
             "--rope")
     del case.recipe["context"]["rope"]
     refused(case.train(), 2, "256", "linear")
+
+
+@check
+def words_that_belong_to_nothing(case):
+    refused(case.run("eval-ppl", "--model", case.model, "--data", case.data, "other.bin", "--context", "64"), 2, "other.bin")
+    refused(case.run("generate", "--model", case.model, "--prompt", "hello", "world"), 2, "world")
+    refused(case.run("eval-ppl", "--model", case.model, "--data", case.data, "--context", "64", "--device", "tpu"), 2, "tpu")
 
 
 @check
