@@ -57,6 +57,9 @@ Exit run(const cxxopts::ParseResult& arguments) {
   options.score = score == "all" ? eval::Score::all : eval::Score::last_stride;
   if (options.stride < 0 || options.max_tokens < 0) usage_error("--stride and --max-tokens must not be negative");
 
+  if (arguments.count("per-token") > 0 && fs::exists(arguments["per-token"].as<std::string>())) {
+    usage_error("{}: exists already; give --per-token another name", arguments["per-token"].as<std::string>());
+  }
   const auto files = arguments["data"].as<std::vector<std::string>>();
   (void)data::expand(files);  // a missing file is found before a large model is loaded
   const adapt::OpenedModel opened = adapt::open_model(model_options(arguments));

@@ -221,6 +221,8 @@ def nothing_is_overwritten(case):
     refused(case.run("merge", "--model", case.model, "--adapter", case.out / "run/final", "--out", case.out / "run"), 2, "run")
     refused(case.run("merge", "--model", case.model, "--adapter", case.out / "run/final", "--out", case.model), 2, "model")
     refused(case.run("prepare", "--tokenizer", TOKENIZER, "--out", case.data, ROOT / "README.md"), 3, "README.md")
+    refused(case.run("eval-ppl", "--model", case.model, "--data", case.data, "--context", "64", "--per-token", case.data), 2,
+            "text.bin", "exists")
     refused(case.run("recipe", "cp", "longlora-7b-8k", case.out / "recipe.json"), 2, "recipe.json", "exists")
     assert contents(case.out) == before
 
