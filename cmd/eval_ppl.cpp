@@ -31,8 +31,9 @@ class PerTokenFile {
   explicit PerTokenFile(const std::string& path) : path_(path), out_(path) {
     if (!out_) fail("{}: cannot be written", path);
   }
-  void write(int64_t start, const std::vector<float>& nll) {
-    out_ << nlohmann::ordered_json({{"start", start}, {"nll", nll}}).dump() << '\n';
+  void write(const std::string& data, int64_t context, int64_t start, const std::vector<float>& nll) {
+    out_ << nlohmann::ordered_json({{"data", data}, {"context", context}, {"start", start}, {"nll", nll}}).dump()
+         << '\n';
     if (!out_) fail("{}: cannot be written (disk full?)", path_);
   }
 
@@ -57,18 +58,15 @@ Exit run(const cxxopts::ParseResult& arguments) {
   options.score = score == "all" ? eval::Score::all : eval::Score::last_stride;
   if (options.stride < 0 || options.max_tokens < 0) usage_error("--stride and --max-tokens must not be negative");
 
-  if (arguments.count("per-token") > 0 && fs::exists(arguments["per-token"].as<std::string>())) {
-    usage_error("{}: exists already; give --per-token another name", arguments["per-token"].as<std::string>());
-  }
+  const auto json = output_file(arguments, "json"), per_token_file = output_file(arguments, "per-token");
   const auto files = arguments["data"].as<std::vector<std::string>>();
   (void)data::expand(files);  // a missing file is found before a large model is loaded
   const adapt::OpenedModel opened = adapt::open_model(model_options(arguments));
   const model::Config& config = opened.llama->config();
   for (const int64_t context : contexts) adapt::check_covered(config, context, arguments.count("beyond") > 0);
   std::optional<PerTokenFile> per_token;
-  if (arguments.count("per-token") > 0) per_token.emplace(arguments["per-token"].as<std::string>());
+  if (per_token_file) per_token.emplace(*per_token_file);
 
-  const bool json_only = arguments.count("json") > 0 && arguments["json"].as<std::string>() == "-";
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
   for (const std::string& file : files) {
     const data::TokenSource tokens = data::TokenSource::open(
@@ -76,7 +74,7 @@ Exit run(const cxxopts::ParseResult& arguments) {
     for (const int64_t context : contexts) {
       options.context = context;
       const auto each = [&](int64_t start, const std::vector<float>& nll) {
-        if (per_token) per_token->write(start, nll);
+        if (per_token) per_token->write(file, context, start, nll);
       };
       const eval::PerplexityResult r = eval::perplexity(*opened.llama, tokens, options, file, each);
       const int64_t stride = options.stride > 0 ? options.stride : context;
@@ -87,13 +85,12 @@ Exit run(const cxxopts::ParseResult& arguments) {
                          {"tokens", r.tokens},
                          {"loss", r.loss},
                          {"ppl", std::exp(r.loss)}});
-      if (!json_only)
+      if (json != "-")
         fmt::print("{}  context {}  windows {}  loss {:.5f}  ppl {:.4f}\n", file, context, r.windows, r.loss,
                    std::exp(r.loss));
     }
   }
-  if (arguments.count("json") > 0)
-    write_result(arguments["json"].as<std::string>(), nlohmann::ordered_json({{"results", results}}).dump(2));
+  if (json) write_result(*json, nlohmann::ordered_json({{"results", results}}).dump(2));
   return Exit::done;
 }
 

@@ -49,6 +49,7 @@ Exit run(const cxxopts::ParseResult& arguments) {
   if (options.temperature < 0 || options.top_p <= 0 || options.top_p > 1 || options.top_k < 0) {
     usage_error("--temperature must not be negative, --top-p lie in (0, 1], --top-k not be negative");
   }
+  const auto json = output_file(arguments, "json");
   const adapt::OpenedModel opened = adapt::open_model(model_options(arguments));
   if (opened.tokenizer == nullptr)
     input_error("{}: has no tokenizer (tokenizer.model or tokenizer.json)", arguments["model"].as<std::string>());
@@ -60,7 +61,7 @@ Exit run(const cxxopts::ParseResult& arguments) {
 
   std::vector<int32_t> stop = config.eos;
   if (tokenizer.eos()) stop.push_back(*tokenizer.eos());
-  const bool quiet = arguments.count("json") > 0 && arguments["json"].as<std::string>() == "-";
+  const bool quiet = json == "-";
   text::StreamDecoder decoder(opened.tokenizer);
   (void)decoder.push(prompt);  // how a token reads may depend on what stands before it
   std::string text;
@@ -78,12 +79,12 @@ Exit run(const cxxopts::ParseResult& arguments) {
   show(decoder.finish());
   if (!quiet) fmt::print("\n");
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  if (arguments.count("json") > 0) {
+  if (json) {
     const nlohmann::ordered_json result = {{"prompt_tokens", prompt.size()},
                                            {"tokens", tokens},
                                            {"text", text},
                                            {"tokens_per_s", static_cast<double>(tokens.size()) / seconds}};
-    write_result(arguments["json"].as<std::string>(), result.dump(2));
+    write_result(*json, result.dump(2));
   }
   return stop_requested() ? Exit::interrupted : Exit::done;
 }

@@ -73,6 +73,13 @@ void append_names(std::vector<std::string>& to, const Names& names) {
     to.insert(to.end(), names.begin(), names.end());
 }
 
+// What stands between ‘ and ’ in a message of cxxopts.
+std::string quoted(const std::string& message) {
+  const auto begin = message.find("\u2018"), end = message.rfind("\u2019");
+  if (begin == std::string::npos || end == std::string::npos) return message;
+  return message.substr(begin + 3, end - begin - 3);
+}
+
 // cxxopts reports an unknown option by exception; the message gets the nearest known one.
 cxxopts::ParseResult parse(const Verb& verb, int argc, char** argv) {
   cxxopts::Options options = options_of(verb);
@@ -83,11 +90,18 @@ cxxopts::ParseResult parse(const Verb& verb, int argc, char** argv) {
     for (const auto& group : options.groups()) {
       for (const auto& option : options.group_help(group).options) append_names(known, option.l);
     }
-    std::string typed = error.what();  // Option ‘name’ does not exist
-    const auto begin = typed.find("\u2018"), end = typed.rfind("\u2019");
-    if (begin != std::string::npos && end != std::string::npos) typed = typed.substr(begin + 3, end - begin - 3);
+    const std::string typed = quoted(error.what());  // Option ‘name’ does not exist
     usage_error("{}: unknown option '--{}'{} 'longlora help {}' lists the options", verb.name, typed,
                 did_you_mean(typed, known).empty() ? ";" : did_you_mean(typed, known), verb.name);
+  } catch (const cxxopts::exceptions::incorrect_argument_type& error) {
+    const std::string value = quoted(error.what());  // Argument ‘value’ failed to parse
+    for (int i = 1; i < argc; ++i) {
+      const std::string word = argv[i];
+      if (word == value) usage_error("{}: {} '{}': is not a number that it takes", verb.name, argv[i - 1], value);
+      if (word.ends_with("=" + value))
+        usage_error("{}: {} '{}': is not a number that it takes", verb.name, word.substr(0, word.find('=')), value);
+    }
+    usage_error("{}: {}", verb.name, error.what());
   } catch (const cxxopts::exceptions::exception& error) {
     usage_error("{}: {}", verb.name, error.what());
   }

@@ -49,6 +49,13 @@ std::vector<int64_t> parse_list(const std::string& option, const std::string& te
   }
 }
 
+std::optional<std::string> output_file(const cxxopts::ParseResult& arguments, const std::string& option) {
+  if (arguments.count(option) == 0) return std::nullopt;
+  std::string file = arguments[option].as<std::string>();
+  if (file != "-" || option != "json") check_new_file(file, "--" + option);
+  return file;
+}
+
 void write_result(const std::string& target, const std::string& json) {
   if (target == "-") {
     fmt::print("{}\n", json);

@@ -70,6 +70,7 @@ Exit run(const cxxopts::ParseResult& options) {
     if (words.size() < action.least || words.size() > action.most) {
       usage_error("usage: longlora recipe {} {}", name, action.arguments);
     }
+    if (options.count("markdown") > 0 && name != "schema") usage_error("recipe {}: --markdown goes with schema", name);
     action.run(words, options);
     return Exit::done;
   }

@@ -1,11 +1,13 @@
 #include "core/base/file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <utility>
@@ -31,10 +33,13 @@ class Descriptor {
   int fd_;
 };
 
-fs::path beside(const fs::path& target) {
-  fs::path clean = target;
-  if (!clean.has_filename()) clean = clean.parent_path();
-  return clean.parent_path() / fmt::format(".{}.partial-{}", clean.filename().string(), ::getpid());
+fs::path folder_of(const fs::path& path) {
+  return path.has_parent_path() ? path.parent_path() : fs::path(".");
+}
+
+// Without a slash at its end.
+fs::path clean(const fs::path& path) {
+  return path.has_filename() ? path : path.parent_path();
 }
 
 }  // namespace
@@ -55,7 +60,9 @@ void sync_path(const fs::path& path) {
 }
 
 void write_file_atomically(const fs::path& path, std::string_view bytes) {
-  const fs::path work = beside(path);
+  const fs::path work = folder_of(path) / fmt::format(".{}.partial-{}", path.filename().string(), ::getpid());
+  std::error_code ec;
+  fs::create_directories(folder_of(path), ec);  // failing, creating the file says why
   auto give_up = [&](const char* what) {
     const int reason = errno;
     std::error_code ignored;
@@ -74,7 +81,20 @@ void write_file_atomically(const fs::path& path, std::string_view bytes) {
     if (::fsync(fd.get()) != 0) give_up("sync");
   }
   if (::rename(work.c_str(), path.c_str()) != 0) give_up("rename into place");
-  sync_path(path.has_parent_path() ? path.parent_path() : fs::path("."));
+  sync_path(folder_of(path));
+}
+
+void check_new_file(const fs::path& path, std::string_view what) {
+  std::error_code ec;
+  if (!path.has_filename() || fs::is_directory(path, ec))
+    usage_error("{} {}: name a file, not a folder", what, path.string());
+  if (fs::exists(path, ec)) usage_error("{} {}: exists already; give another name, or remove it", what, path.string());
+  fs::path folder = folder_of(path);
+  while (!fs::exists(folder, ec) && folder.has_parent_path()) folder = folder.parent_path();
+  if (!fs::exists(folder, ec)) folder = ".";
+  if (!fs::is_directory(folder, ec) || ::access(folder.c_str(), W_OK | X_OK) != 0) {
+    fail("{} {}: no file can be made in {}", what, path.string(), folder.string());
+  }
 }
 
 MappedFile::MappedFile(const fs::path& path) {
@@ -103,34 +123,48 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
 }
 
 AtomicFolder::AtomicFolder(fs::path target, bool overwrite)
-    : target_(std::move(target)), work_(beside(target_)), overwrite_(overwrite) {
-  if (!target_.has_filename()) target_ = target_.parent_path();
+    : target_(clean(target)),
+      work_(target_.parent_path() / fmt::format(".{}.partial", target_.filename().string())),
+      overwrite_(overwrite) {
   if (fs::exists(target_) && !overwrite_) {
     usage_error("{}: exists already; choose another folder or pass --overwrite", target_.string());
   }
   std::error_code ec;
-  fs::remove_all(work_, ec);
   fs::create_directories(work_, ec);
   if (ec) fail("{}: cannot create the folder: {}", target_.string(), ec.message());
+  lock_ = ::open(work_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (lock_ >= 0 && ::flock(lock_, LOCK_EX | LOCK_NB) != 0 &&
+      errno == EWOULDBLOCK) {  // some file systems have no locks
+    ::close(lock_);
+    usage_error("{}: another process is writing it now", target_.string());
+  }
+  for (const auto& left : fs::directory_iterator(work_)) fs::remove_all(left, ec);  // by a process that was killed
 }
 
 AtomicFolder::~AtomicFolder() {
   std::error_code ignored;
   if (!committed_) fs::remove_all(work_, ignored);
+  if (lock_ >= 0) ::close(lock_);
 }
 
 void AtomicFolder::commit() {
   for (const auto& entry : fs::recursive_directory_iterator(work_)) sync_path(entry.path());
   sync_path(work_);
   std::error_code ec;
-  const fs::path old = work_.string() + ".old";
   const bool replace = overwrite_ && fs::exists(target_);
-  if (replace) fs::rename(target_, old, ec);
-  if (!ec) fs::rename(work_, target_, ec);
+  if (!replace) {
+    fs::rename(work_, target_, ec);
+  } else if (::renameat2(AT_FDCWD, work_.c_str(), AT_FDCWD, target_.c_str(), RENAME_EXCHANGE) != 0) {
+    // A file system that cannot exchange two names: for a moment there is none.
+    const fs::path old = work_.string() + "-old";
+    fs::rename(target_, old, ec);
+    if (!ec) fs::rename(work_, target_, ec);
+    if (!ec) fs::rename(old, work_, ec);
+  }
   if (ec) fail("{}: cannot rename the finished folder into place: {}", target_.string(), ec.message());
   committed_ = true;
-  if (replace) fs::remove_all(old, ec);
-  sync_path(target_.has_parent_path() ? target_.parent_path() : fs::path("."));
+  sync_path(folder_of(target_));
+  if (replace) fs::remove_all(work_, ec);  // the old one
 }
 
 }  // namespace longlora

@@ -237,8 +237,8 @@ PrepareResult prepare(const text::Tokenizer& tokenizer, const PrepareOptions& op
   if (result.complete && result.tokens == 0) {
     writer.discard();
     const size_t others = options.inputs.size() - 1;
-    input_error("{}{}: hold no text ({} empty documents)", options.inputs.front().string(),
-                others == 0 ? "" : fmt::format(" and {} other files", others), result.empty);
+    input_error("{}: no text in {} ({} empty documents)", options.inputs.front().string(),
+                others == 0 ? "it" : fmt::format("it and {} more", others), result.empty);
   }
   result.complete ? writer.finish(position()) : writer.checkpoint(position());
   return result;

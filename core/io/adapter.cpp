@@ -55,7 +55,20 @@ std::vector<std::string> saved_modules(const std::vector<std::string>& also) {
   return modules;
 }
 
-Adapter::Adapter(const fs::path& folder) : folder_(folder), config_(read_adapter_config(folder)) {
+namespace {
+
+fs::path adapter_folder(const fs::path& folder) {
+  if (!fs::is_directory(folder)) input_error("{}: no such adapter folder", folder.string());
+  if (fs::exists(folder / "adapter_config.json")) return folder;
+  const bool model = fs::exists(folder / "config.json");
+  input_error("{}: {}", folder.string(),
+              model ? "is the folder of a whole model, not of an adapter (it has no adapter_config.json)"
+                    : "holds no adapter (no adapter_config.json)");
+}
+
+}  // namespace
+
+Adapter::Adapter(const fs::path& folder) : folder_(adapter_folder(folder)), config_(read_adapter_config(folder)) {
   const fs::path pickle = folder / "adapter_model.bin", whole = folder / "trainable_params.bin";
   const bool pickled = fs::exists(pickle) && !fs::exists(folder / "adapter_model.safetensors") &&
                        !fs::exists(folder / "adapter_model.safetensors.index.json");

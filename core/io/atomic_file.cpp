@@ -14,6 +14,8 @@ namespace longlora::io {
 AtomicFile::AtomicFile(std::filesystem::path path)
     : path_(std::move(path)),
       work_(path_.parent_path() / fmt::format(".{}.partial-{}", path_.filename().string(), ::getpid())) {
+  std::error_code ignored;
+  if (path_.has_parent_path()) std::filesystem::create_directories(path_.parent_path(), ignored);
   fd_ = ::open(work_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd_ < 0) fail("{}: cannot create: {}", path_.string(), std::strerror(errno));
 }

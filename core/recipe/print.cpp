@@ -141,8 +141,9 @@ std::string reference_page() {
   }
   out +=
       "\n## Recipes that come with the program\n\n"
-      "`longlora recipe cp NAME` writes one out to be edited; `longlora train NAME key=value …` runs it as "
-      "it is.\n\n"
+      "`longlora recipe cp NAME` writes one out to be edited; `longlora train NAME key=value …` runs it as it is, "
+      "where\n"
+      "this build has all that it asks for.\n\n"
       "| name | what it is |\n|---|---|\n";
   for (const Shipped& one : shipped()) out += fmt::format("| `{}` | {} |\n", one.name, describe(one));
   return out;

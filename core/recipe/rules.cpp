@@ -102,8 +102,21 @@ void missing(const Recipe& r, Broken& out) {
   }
 }
 
-// Keys that are read and shown, but whose feature this build does not have.
-void not_yet(const Recipe& r, Broken& out) {
+}  // namespace
+
+Broken broken_rules(const Recipe& recipe, Use use) {
+  Broken out;
+  without_effect(recipe, out);
+  contradictions(recipe, out);
+  if (use == Use::train) {
+    missing(recipe, out);
+    for (BrokenRule& rule : not_yet(recipe)) out.push_back(std::move(rule));
+  }
+  return out;
+}
+
+Broken not_yet(const Recipe& r) {
+  Broken out;
   const auto refuse = [&](bool asked, const char* path, const char* instead) {
     if (asked) out.push_back({path, fmt::format("this build of longlora cannot do that; only {}", instead)});
   };
@@ -113,18 +126,6 @@ void not_yet(const Recipe& r, Broken& out) {
   refuse(r.parallel.sequence > 1, "parallel.sequence", "1");
   refuse(r.parallel.shard == "optimizer" || r.parallel.shard == "model", "parallel.shard", "auto or none");
   refuse(r.memory.offload != "none", "memory.offload", "none");
-}
-
-}  // namespace
-
-Broken broken_rules(const Recipe& recipe, Use use) {
-  Broken out;
-  without_effect(recipe, out);
-  contradictions(recipe, out);
-  if (use == Use::train) {
-    missing(recipe, out);
-    not_yet(recipe, out);
-  }
   return out;
 }
 

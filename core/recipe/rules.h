@@ -15,4 +15,7 @@ struct BrokenRule {
 
 [[nodiscard]] std::vector<BrokenRule> broken_rules(const Recipe& recipe, Use use);
 
+// Keys that are read and shown, but whose feature this build does not have.
+[[nodiscard]] std::vector<BrokenRule> not_yet(const Recipe& recipe);
+
 }  // namespace longlora::recipe

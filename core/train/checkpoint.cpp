@@ -111,9 +111,12 @@ void save_checkpoint(const recipe::Recipe& recipe, const RunState& state, const 
 
   auto all = checkpoints(dir);
   while (recipe.checkpoint.keep > 0 && static_cast<int64_t>(all.size()) > recipe.checkpoint.keep) {
+    const fs::path& old = all.begin()->second;
+    const fs::path away = dir / ("." + old.filename().string() + ".old");  // no half of one under a checkpoint's name
     std::error_code ec;
-    fs::remove_all(all.begin()->second, ec);
-    if (ec) log::warn("{}: an old checkpoint could not be removed: {}", all.begin()->second.string(), ec.message());
+    fs::rename(old, away, ec);
+    if (!ec) fs::remove_all(away, ec);
+    if (ec) log::warn("{}: an old checkpoint could not be removed: {}", old.string(), ec.message());
     all.erase(all.begin());
   }
 }

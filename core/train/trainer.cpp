@@ -27,7 +27,7 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// The run's folder must be new, or resumed; a killed run's half-written checkpoints are swept away.
+// The run's folder must be new, or resumed; it is made when all else is known to be right; a killed run's half-written checkpoints are swept away.
 void open_folder(const recipe::Recipe& recipe, bool resume) {
   const fs::path dir = recipe.checkpoint.dir;
   if (fs::exists(dir / "final")) {
@@ -46,10 +46,15 @@ void open_folder(const recipe::Recipe& recipe, bool resume) {
     usage_error("{} holds a run that ended before its first checkpoint; remove it, or choose another checkpoint.dir",
                 dir.string());
   }
+  if (fs::exists(dir) && !fs::is_directory(dir)) usage_error("checkpoint.dir: {} is not a folder", dir.string());
+  if (!resume) check_new_file(dir / "metrics.jsonl", "checkpoint.dir");
   std::error_code ec;
-  fs::create_directories(dir, ec);
-  if (ec) fail("{}: cannot create the folder: {}", dir.string(), ec.message());
-  for (const auto& entry : fs::directory_iterator(dir)) {
+  for (const auto& entry : fs::directory_iterator(dir, ec)) {
+    const std::string name = entry.path().filename().string();
+    if (!resume && name != "cache" && name != "recipe.resolved.json" && !name.starts_with("."))
+      usage_error("checkpoint.dir: {} holds other files ({}); choose a new folder", dir.string(), name);
+  }
+  for (const auto& entry : fs::directory_iterator(dir, ec)) {
     if (entry.path().filename().string().starts_with(".step-")) fs::remove_all(entry.path(), ec);
   }
 }
