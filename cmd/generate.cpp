@@ -45,7 +45,9 @@ Exit run(const cxxopts::ParseResult& arguments) {
                                       .top_p = arguments["top-p"].as<double>(),
                                       .top_k = arguments["top-k"].as<int64_t>(),
                                       .seed = arguments["seed"].as<uint64_t>()};
-  if (options.max_new_tokens < 1) usage_error("--max-new-tokens must be at least 1");
+  constexpr int64_t kMost = 100'000'000;
+  if (options.max_new_tokens < 1 || options.max_new_tokens > kMost)
+    usage_error("--max-new-tokens must lie between 1 and {}", kMost);
   if (options.temperature < 0 || options.top_p <= 0 || options.top_p > 1 || options.top_k < 0) {
     usage_error("--temperature must not be negative, --top-p lie in (0, 1], --top-k not be negative");
   }
@@ -59,8 +61,6 @@ Exit run(const cxxopts::ParseResult& arguments) {
   adapt::check_covered(config, static_cast<int64_t>(prompt.size()) + options.max_new_tokens,
                        arguments.count("beyond") > 0);
 
-  std::vector<int32_t> stop = config.eos;
-  if (tokenizer.eos()) stop.push_back(*tokenizer.eos());
   const bool quiet = json == "-";
   text::StreamDecoder decoder(opened.tokenizer);
   (void)decoder.push(prompt);  // how a token reads may depend on what stands before it
@@ -72,7 +72,7 @@ Exit run(const cxxopts::ParseResult& arguments) {
     std::fflush(stdout);
   };
   const auto start = std::chrono::steady_clock::now();
-  const std::vector<int32_t> tokens = eval::generate(*opened.llama, prompt, stop, options, [&](int32_t token) {
+  const std::vector<int32_t> tokens = eval::generate(*opened.llama, prompt, opened.stop, options, [&](int32_t token) {
     show(decoder.push(token));
     return !stop_requested();
   });

@@ -142,6 +142,8 @@ int main(int argc, char** argv) {
     return static_cast<int>(error.code());
   } catch (const std::bad_alloc&) {
     fmt::print(stderr, "error: out of memory\n");
+  } catch (const c10::Error& error) {
+    fmt::print(stderr, "error: {}\n", error.what_without_backtrace());
   } catch (const std::exception& error) {
     fmt::print(stderr, "error: {}\n", error.what());
   }

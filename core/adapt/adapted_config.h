@@ -3,6 +3,7 @@
 #pragma once
 #include <span>
 #include <string>
+#include <vector>
 
 #include "core/io/adapter.h"
 #include "core/model/config.h"
@@ -12,11 +13,18 @@ namespace longlora::adapt {
 struct AdaptedConfig {
   model::Config config;  // the base's, with the adapters' RoPE settings and length, untied where an adapter unties it
   std::string whence;    // longlora.json that the context settings are from; empty: the base's own stayed
+  std::vector<std::string> strangers;  // a line for every adapter that was trained on another base
 };
 
-// Exit 3 naming file and what does not fit: tensors (Adapter::check_against), an adapter that was trained on another base,
+struct AdaptOptions {
+  bool other_bases = false;          // adapters of other bases, of the same architecture, are taken too
+  std::vector<bool> brings_context;  // which adapters' context settings count; empty: all
+};
+
+// Exit 3 naming file and what does not fit: the weights themselves (model::check_weights), the adapter's tensors
+// (Adapter::check_against), an adapter that was trained on another base (unless they are allowed),
 // two adapters with different context settings.
 [[nodiscard]] AdaptedConfig adapted_config(const model::Config& base, const io::TensorStore& weights,
-                                           std::span<const io::Adapter> adapters);
+                                           std::span<const io::Adapter> adapters, const AdaptOptions& options = {});
 
 }  // namespace longlora::adapt

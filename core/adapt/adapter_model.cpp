@@ -62,7 +62,7 @@ void check_scale(const Parameter& b, const io::Adapter& adapter) {
 
 // Without the rows of an embedding that the model has no use for (Adapter::vocabulary).
 io::TensorView by_vocabulary(const Parameter& p, const io::TensorView& view) {
-  return p.kind == Kind::embed ? io::first_rows(view, p.value.size(0)) : view;
+  return p.kind == Kind::embed ? io::rows_of(view, 0, p.value.size(0)) : view;
 }
 
 std::vector<Kind> kinds_of(const std::vector<std::string>& also) {
@@ -93,8 +93,9 @@ void attach(model::Llama& llama, const io::Adapter& adapter) {
       copy_checked(p->value, by_vocabulary(*p, *view), p->name, adapter);
     const auto found = adapter.low_rank().find(module_of_weight(p->name));
     if (found != adapter.low_rank().end() && folded(found->second)) {
-      at::Tensor w = p->value.to(at::kCPU, at::kFloat, /*non_blocking=*/false, /*copy=*/true);
-      apply_low_rank(w, found->second, 0);
+      at::Tensor w = p->value.to(at::kCPU, at::kDouble, /*non_blocking=*/false, /*copy=*/true);
+      w.add_(low_rank_change(found->second, 1, 0, w.size(0)));
+      rescale_rows(w, found->second, 0);
       p->value.copy_(w);
     }
   }

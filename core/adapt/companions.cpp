@@ -9,6 +9,7 @@
 
 #include "core/base/error.h"
 #include "core/base/file.h"
+#include "core/io/json_file.h"
 
 namespace longlora::adapt {
 namespace {
@@ -44,7 +45,7 @@ void copy_companions(const std::filesystem::path& from, const std::filesystem::p
   const fs::path settings = to / "tokenizer_config.json";
   if (!fs::exists(settings)) return;
   try {
-    nlohmann::ordered_json root = nlohmann::ordered_json::parse(read_file(settings));
+    nlohmann::ordered_json root = io::read_json(settings);
     if (!root.is_object()) input_error("{}: is no JSON object", (from / "tokenizer_config.json").string());
     const auto limit = root.find("model_max_length");
     if (limit == root.end() || !limit->is_number_integer() || limit->get<int64_t>() >= context_length) return;

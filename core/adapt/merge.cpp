@@ -1,75 +1,152 @@
 #include "core/adapt/merge.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <mutex>
 
 #include "core/adapt/adapted_config.h"
 #include "core/adapt/companions.h"
 #include "core/adapt/low_rank.h"
+#include "core/adapt/model_card.h"
 #include "core/base/error.h"
+#include "core/base/pages.h"
 #include "core/base/signal.h"
-#include "core/io/adapter.h"
 #include "core/model/config.h"
 #include "core/model/tensors.h"
 
 namespace longlora::adapt {
 namespace {
 
-constexpr int64_t kWorkElements = int64_t{1} << 24;  // of a matrix computed at once, in float32: 64 MiB
+constexpr const char *kEmbed = "model.embed_tokens.weight", *kHead = "lm_head.weight";
 
-// What happens to one tensor of the base.
+// What the adapters do to one tensor of the base.
 struct Change {
-  const io::TensorView* replacement = nullptr;
-  std::vector<const io::Adapter::LowRank*> low_rank;
+  struct LowRank {
+    const io::Adapter::LowRank* lora;
+    double weight;
+  };
+  struct Whole {
+    const io::TensorView* values;
+    double weight;
+  };
+  std::vector<LowRank> low_rank;
+  std::vector<Whole> whole;
 };
 
-// Writes one tensor of the result in its output type.
-void fill(const io::TensorView& from, const std::vector<const io::Adapter::LowRank*>& low_rank, at::ScalarType type,
-          std::span<std::byte> out) {
-  if (stop_requested()) throw Error(Exit::interrupted, "stopped by a signal; nothing was written, run again");
-  const at::Tensor in = model::as_tensor(from);
-  if (low_rank.empty() && in.scalar_type() == type) {
-    std::memcpy(out.data(), from.bytes.data(), out.size());
-    return;
+// One tensor of the result.
+struct Plan {
+  std::string name;
+  io::TensorView base;
+  Change change;
+  at::ScalarType type;
+};
+
+// Rows [first, first + count) of `view` in float64, and of `otherwise` where the view has no such row.
+at::Tensor values_of(const io::TensorView& view, const io::TensorView& otherwise, int64_t first, int64_t count) {
+  const auto some = [&](const io::TensorView& from, int64_t begin, int64_t rows) {
+    return model::as_tensor(io::rows_of(from, begin, rows)).to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
+  };
+  if (view.shape.empty()) return some(view, 0, 1);
+  const int64_t have = std::clamp<int64_t>(view.shape[0] - first, 0, count);
+  if (have == count) return some(view, first, count);
+  return at::cat({some(view, first, have), some(otherwise, first + have, count - have)});
+}
+
+// Rows of the result, in float64.
+at::Tensor changed_rows(const Plan& plan, int64_t first, int64_t count) {
+  const Change& change = plan.change;
+  const bool replaced = change.whole.size() == 1 && change.whole.front().weight == 1;
+  at::Tensor w = values_of(replaced ? *change.whole.front().values : plan.base, plan.base, first, count);
+  at::Tensor sum;  // the changes first, so that those that cancel out leave the base as it was
+  const auto add = [&](at::Tensor difference) { sum = sum.defined() ? sum.add_(difference) : difference; };
+  if (!replaced) {
+    for (const Change::Whole& one : change.whole)
+      add(values_of(*one.values, plan.base, first, count).sub_(w).mul_(one.weight));
   }
-  at::Tensor result = at::from_blob(out.data(), from.shape, type);
-  if (low_rank.empty()) {
-    result.copy_(in);
-    return;
-  }
-  const int64_t step = std::max<int64_t>(1, kWorkElements / std::max<int64_t>(1, in.size(1)));
-  for (int64_t first = 0; first < in.size(0); first += step) {
-    const int64_t rows = std::min(step, in.size(0) - first);
-    at::Tensor w = in.narrow(0, first, rows).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
-    for (const io::Adapter::LowRank* lora : low_rank) apply_low_rank(w, *lora, first);
-    result.narrow(0, first, rows).copy_(w);
+  for (const Change::LowRank& one : change.low_rank) add(low_rank_change(*one.lora, one.weight, first, w.size(0)));
+  if (sum.defined()) w.add_(sum);
+  for (const Change::LowRank& one : change.low_rank) rescale_rows(w, *one.lora, first);
+  return w;
+}
+
+void check_range(const Plan& plan, const at::Tensor& in, const at::Tensor& out) {
+  if (plan.type != at::kHalf || in.scalar_type() == at::kHalf) return;
+  if (in.isfinite().logical_and(out.isfinite().logical_not()).any().item<bool>()) {
+    fail("tensor '{}' has values that float16 cannot hold; merge with --dtype bfloat16", plan.name);
   }
 }
 
-std::map<std::string, Change> changes_of(const std::vector<io::Adapter>& adapters) {
+// Writes rows of one tensor of the result in its type.
+void fill(const Plan& plan, int64_t first, std::span<std::byte> out) {
+  if (stop_requested()) throw Error(Exit::interrupted, "stopped by a signal; nothing was written, run again");
+  const c10::InferenceMode no_autograd;
+  model::single_threaded();
+  std::vector<int64_t> shape = plan.base.shape;
+  if (!shape.empty()) {
+    const auto row =
+        static_cast<int64_t>(c10::elementSize(plan.type)) * c10::multiply_integers(shape.begin() + 1, shape.end());
+    shape[0] = static_cast<int64_t>(out.size()) / row;
+  }
+  const int64_t count = shape.empty() ? 1 : shape[0];
+  const io::TensorView rows = io::rows_of(plan.base, first, count);
+  prefetch_pages(rows.bytes);
+  const bool changed = !plan.change.low_rank.empty() || !plan.change.whole.empty();
+  if (!changed && model::scalar_type(plan.base.dtype) == plan.type) {
+    std::memcpy(out.data(), rows.bytes.data(), out.size());
+  } else {
+    const at::Tensor in = changed ? changed_rows(plan, first, count) : model::as_tensor(rows);
+    at::Tensor result = at::from_blob(out.data(), shape, plan.type);
+    result.copy_(in);
+    check_range(plan, in, result);
+  }
+  release_pages(rows.bytes);
+  for (const Change::Whole& one : plan.change.whole) release_pages(io::rows_of(*one.values, first, count).bytes);
+}
+
+std::map<std::string, Change> changes_of(const std::vector<io::Adapter>& adapters,
+                                         const std::vector<WeightedAdapter>& weighted, const io::TensorStore& base) {
   std::map<std::string, Change> changes;
-  for (const io::Adapter& adapter : adapters) {
+  for (size_t i = 0; i < adapters.size(); ++i) {
+    const io::Adapter& adapter = adapters[i];
+    const std::string folder = adapter.folder().string();
+    const double weight = weighted[i].weight;
     for (const auto& [name, view] : adapter.replaced()) {
-      const io::TensorView*& place = changes[name].replacement;
-      if (place != nullptr) {
-        input_error("{}: replaces '{}', and so does another of the adapters; they cannot be added up",
-                    adapter.folder().string(), name);
-      }
-      place = &view;
+      auto& same = changes[name].whole;
+      same.push_back({&view, weight});
+      const bool resized = base.contains(name) && base.at(name).shape != view.shape;
+      if (resized && (same.size() > 1 || weight != 1))
+        usage_error("{}: brings '{}' in another size, which can only be taken whole, from one adapter", folder, name);
     }
     for (const auto& [module, lora] : adapter.low_rank()) {
       auto& same = changes[module + ".weight"].low_rank;
-      same.push_back(&lora);
-      if (same.size() > 1 && (lora.magnitude || same.front()->magnitude)) {
+      same.push_back({&lora, weight});
+      if (lora.magnitude && weight != 1)
+        usage_error("{}: DoRA rescales '{}'; such a change can only be added whole (weight 1)", folder, module);
+      if (same.size() > 1 && (lora.magnitude || same.front().lora->magnitude)) {
         input_error("{}: DoRA rescales '{}', which another adapter changes too; such changes cannot be added up",
-                    adapter.folder().string(), module);
+                    folder, module);
       }
     }
   }
   return changes;
+}
+
+// An embedding of another base is not taken without being asked: it would undo what that base learnt.
+void check_strangers(const MergeOptions& options, const AdaptedConfig& adapted,
+                     const std::vector<io::Adapter>& adapters) {
+  if (adapted.strangers.empty() || options.embed) return;
+  for (const io::Adapter& adapter : adapters) {
+    if (!adapter.replaced().contains(kEmbed) && !adapter.replaced().contains(kHead)) continue;
+    usage_error(
+        "{}, and {} brings an embedding or head trained whole there; say with --embed what becomes of it: skip (the "
+        "model's own stays), replace (the adapter's is taken), overlap (the rows that both have are)",
+        adapted.strangers.front(), adapter.folder().string());
+  }
 }
 
 // The finished folder against what it should hold.
@@ -95,8 +172,8 @@ void check_folders(const MergeOptions& options) {
     const fs::path o = plain(outer), i = plain(inner);
     return std::mismatch(o.begin(), o.end(), i.begin(), i.end()).first == o.end();
   };
-  std::vector<fs::path> inputs = options.adapters;
-  inputs.push_back(options.model);
+  std::vector<fs::path> inputs = {options.model};
+  for (const WeightedAdapter& adapter : options.adapters) inputs.push_back(adapter.folder);
   for (const fs::path& input : inputs) {
     if (!fs::is_directory(input)) input_error("{}: no such folder", input.string());
     if (holds(options.out, input)) {
@@ -109,45 +186,53 @@ MergeReport merge(const MergeOptions& options, const std::function<void(int64_t,
   check_folders(options);
   const io::TensorStore base(options.model);
   std::vector<io::Adapter> adapters;
-  for (const fs::path& folder : options.adapters) adapters.emplace_back(folder);
+  AdaptOptions how{.other_bases = true, .brings_context = {}};
+  for (const WeightedAdapter& adapter : options.adapters) {
+    adapters.emplace_back(adapter.folder, options.embed.value_or(io::Vocabulary::whole));
+    how.brings_context.push_back(adapter.weight > 0);
+  }
   MergeReport report;
   const model::Config base_config = model::read_config(options.model);
-  auto [config, whence] = adapted_config(base_config, base, adapters);
+  AdaptedConfig adapted = adapted_config(base_config, base, adapters, how);
+  check_strangers(options, adapted, adapters);
+  model::Config& config = adapted.config;
   if (options.dtype) config.dtype = std::string(io::torch_name_of(*options.dtype));
+  report.notes = adapted.strangers;
   report.context =
       fmt::format("{} tokens, RoPE {}, from {}", config.covered_length(), model::name_of(config.rope.type),
-                  whence.empty() ? fmt::format("{} (no adapter has a longlora.json)", options.model.string()) : whence);
+                  adapted.whence.empty() ? fmt::format("{} (no adapter has a longlora.json)", options.model.string())
+                                         : adapted.whence);
   std::map<std::string, io::TensorView> tensors = base.tensors();
-  if (base_config.tie_embeddings) tensors.erase("lm_head.weight");  // a copy that old checkpoints hold
-  if (base_config.tie_embeddings && !config.tie_embeddings) {       // the head becomes a matrix of its own
-    tensors.emplace("lm_head.weight", base.at("model.embed_tokens.weight"));
+  if (base_config.tie_embeddings) tensors.erase(kHead);        // a copy that old checkpoints hold
+  if (base_config.tie_embeddings && !config.tie_embeddings) {  // the head becomes a matrix of its own
+    tensors.emplace(kHead, base.at(kEmbed));
   }
-  const std::map<std::string, Change> changes = changes_of(adapters);
+  const std::map<std::string, Change> changes = changes_of(adapters, options.adapters, base);
 
+  (void)at::get_num_threads();  // see model::single_threaded
+  std::mutex lock;
   int64_t done = 0;
   std::vector<io::TensorSource> sources;
   std::vector<std::pair<std::string, std::vector<int64_t>>> expected;
   for (const auto& [name, view] : tensors) {
     if (name.ends_with(".rotary_emb.inv_freq")) continue;  // old checkpoints' buffers of the old RoPE settings
-    const at::ScalarType stored = model::scalar_type(view.dtype);
-    if (!at::isFloatingType(stored)) {
-      input_error("{}: tensor '{}' is {}; the unquantized checkpoint is needed", options.model.string(), name,
-                  io::name_of(view.dtype));
-    }
     const auto found = changes.find(name);
-    const Change change = found == changes.end() ? Change{} : found->second;
-    const bool vocabulary = name == "model.embed_tokens.weight" || name == "lm_head.weight";
-    io::TensorView from = change.replacement != nullptr ? *change.replacement : view;
-    if (vocabulary) from = io::first_rows(from, config.vocab_size);
     const io::DType type = options.dtype.value_or(view.dtype);
-    report.low_rank += !change.low_rank.empty();
-    report.replaced += change.replacement != nullptr;
-    sources.push_back({name, type, from.shape, [&, from, low_rank = change.low_rank, type](std::span<std::byte> out) {
-                         fill(from, low_rank, model::scalar_type(type), out);
-                         progress(done += static_cast<int64_t>(out.size()), report.bytes);
+    Plan plan{name, view, found == changes.end() ? Change{} : found->second, model::scalar_type(type)};
+    if (name == kEmbed || name == kHead) {
+      if (config.vocab_size > view.shape.at(0)) plan.base = *plan.change.whole.front().values;  // a larger vocabulary
+      plan.base = io::rows_of(plan.base, 0, config.vocab_size);
+    }
+    report.low_rank += !plan.change.low_rank.empty();
+    report.replaced += !plan.change.whole.empty();
+    const std::vector<int64_t> shape = plan.base.shape;
+    sources.push_back({name, type, shape, [&, plan = std::move(plan)](int64_t first, std::span<std::byte> rows) {
+                         fill(plan, first, rows);
+                         const std::lock_guard hold(lock);
+                         progress(done += static_cast<int64_t>(rows.size()), report.bytes);
                        }});
     report.bytes += io::byte_count(sources.back());
-    expected.emplace_back(name, from.shape);
+    expected.emplace_back(name, shape);
   }
   report.tensors = static_cast<int64_t>(sources.size());
 
@@ -155,7 +240,9 @@ MergeReport merge(const MergeOptions& options, const std::function<void(int64_t,
   io::write_sharded(out.path(), std::move(sources), options.max_shard_bytes);
   model::write_config(config, out.path() / "config.json");
   copy_companions(options.model, out.path(), config.covered_length());
+  write_model_card(options, adapted, base, out.path());
   check_result(out.path(), expected, config);
+  if (options.check) options.check(out.path());
   out.commit();
   return report;
 }

@@ -6,6 +6,7 @@
 #include "core/adapt/adapter_model.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/io/json_file.h"
 #include "core/model/device.h"
 #include "core/model/extend.h"
 #include "core/model/tensors.h"
@@ -22,15 +23,46 @@ model::Config with_rope(const model::Config& config, const std::string& text) {
     const auto [end, fault] = std::from_chars(text.data() + colon + 1, text.data() + text.size(), factor);
     if (fault != std::errc() || end != text.data() + text.size()) factor = 0;
   }
-  if (factor < 1) usage_error("--rope {}: give TYPE:FACTOR with a factor of at least 1, such as linear:4", text);
+  constexpr double kMost = 1e6;
+  if (!(factor >= 1 && factor <= kMost))
+    usage_error("--rope {}: give TYPE:FACTOR with a factor of at least 1, such as linear:4", text);
   recipe::Rope rope;
   rope.type = text.substr(0, colon);
   if (rope.type != "scaling-law") rope.factor = factor;  // that one goes by the length alone
-  const auto length = static_cast<int64_t>(static_cast<double>(config.covered_length()) * factor);
+  // Factors count from the length of pre-training, also where the model is extended already.
+  const auto length = static_cast<int64_t>(static_cast<double>(config.rope.original_length) * factor);
   return model::extend(config, rope, length).config;
 }
 
+// Where an answer may end: the model's end tokens, the tokenizer's, and those of generation_config.json, where chat models
+// name the one that ends a turn.
+std::vector<int32_t> stop_tokens(const fs::path& folder, const model::Config& config,
+                                 const text::Tokenizer* tokenizer) {
+  std::vector<int32_t> stop = config.eos;
+  if (tokenizer != nullptr && tokenizer->eos()) stop.push_back(*tokenizer->eos());
+  const fs::path file = folder / "generation_config.json";
+  if (!fs::exists(file)) return stop;
+  const nlohmann::ordered_json root = io::read_json(file);
+  const auto found = root.is_object() ? root.find("eos_token_id") : root.end();
+  if (found == root.end() || found->is_null()) return stop;
+  for (const auto& id : found->is_array() ? *found : nlohmann::ordered_json::array({*found})) {
+    if (!id.is_number_integer()) input_error("{}: eos_token_id is no token id", file.string());
+    stop.push_back(id.get<int32_t>());
+  }
+  return stop;
+}
+
 }  // namespace
+
+std::shared_ptr<const text::Tokenizer> open_tokenizer(const fs::path& folder, const model::Config& config) {
+  if (!text::Tokenizer::is_in(folder)) return nullptr;
+  auto tokenizer = text::Tokenizer::load(folder);
+  if (tokenizer->vocab_size() > config.vocab_size) {
+    input_error("{}: the tokenizer has {} tokens, the model has rows for {}: they do not belong together",
+                folder.string(), tokenizer->vocab_size(), config.vocab_size);
+  }
+  return tokenizer;
+}
 
 OpenedModel open_model(const OpenOptions& options) {
   const io::TensorStore weights(options.model);
@@ -42,21 +74,26 @@ OpenedModel open_model(const OpenOptions& options) {
               options.adapter.string());
   }
   const model::Config config = options.rope.empty() ? adapted.config : with_rope(adapted.config, options.rope);
+  const auto tokenizer = open_tokenizer(options.model, config);
   const at::ScalarType dtype = model::parse_dtype(options.dtype == "auto" ? config.dtype : options.dtype);
   OpenedModel opened;
   opened.llama =
       std::make_unique<model::Llama>(model::load_llama(weights, config, dtype, model::open_device(options.device)));
   for (const io::Adapter& adapter : adapters) attach(*opened.llama, adapter);
-  if (text::Tokenizer::is_in(options.model)) opened.tokenizer = text::Tokenizer::load(options.model);
+  if (tokenizer) opened.tokenizer = tokenizer;
+  opened.stop = stop_tokens(options.model, config, tokenizer.get());
   return opened;
 }
 
 void check_covered(const model::Config& config, int64_t length, bool beyond) {
   if (length <= config.covered_length() || beyond) return;
+  const int64_t original = config.rope.original_length;
   usage_error(
       "{} tokens are more than the {} that the model's RoPE settings cover; give the adapter that extends it "
-      "(--adapter), other settings (--rope linear:{}), or --beyond to go on regardless",
-      length, config.covered_length(), (length + config.covered_length() - 1) / config.covered_length());
+      "(--adapter), other settings (--rope {}:{}), or --beyond to go on regardless",
+      length, config.covered_length(),
+      config.rope.type == model::RopeType::none ? "linear" : model::name_of(config.rope.type),
+      (length + original - 1) / original);
 }
 
 }  // namespace longlora::adapt

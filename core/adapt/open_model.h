@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/model/llama.h"
 #include "core/text/tokenizer.h"
@@ -19,7 +20,12 @@ struct OpenOptions {
 struct OpenedModel {
   std::unique_ptr<model::Llama> llama;
   std::shared_ptr<const text::Tokenizer> tokenizer;  // null when the folder has none
+  std::vector<int32_t> stop;                         // tokens that end an answer
 };
+
+// The tokenizer of a folder, null where there is none. Exit 3: it has more tokens than the model.
+[[nodiscard]] std::shared_ptr<const text::Tokenizer> open_tokenizer(const std::filesystem::path& folder,
+                                                                    const model::Config& config);
 
 // An adapter brings its context settings (longlora.json) and must fit the model: exit 3 naming what does not.
 [[nodiscard]] OpenedModel open_model(const OpenOptions& options);

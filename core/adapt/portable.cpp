@@ -20,17 +20,21 @@ std::string last_part(const std::string& module) {
   return module.substr(module.rfind('.') + 1);
 }
 
-using Parts = std::vector<const io::Adapter::LowRank*>;
+struct Part {
+  const io::Adapter::LowRank* lora;
+  double weight;
+};
+using Parts = std::vector<Part>;
 
 // One pair of matrices, A [rank, in] and B [out, rank], that does what all `parts` do: the A stacked, the scaled B side by
 // side, the rest zero.
 std::pair<at::Tensor, at::Tensor> side_by_side(const Parts& parts, int64_t rank, int64_t out, int64_t in) {
   at::Tensor a = at::zeros({rank, in}, at::kFloat), b = at::zeros({out, rank}, at::kFloat);
   int64_t at = 0;
-  for (const io::Adapter::LowRank* part : parts) {
-    a.narrow(0, at, part->rank).copy_(model::as_tensor(part->a));
-    b.narrow(1, at, part->rank).copy_(model::as_tensor(part->b).to(at::kDouble).mul_(part->scale));
-    at += part->rank;
+  for (const auto& [lora, weight] : parts) {
+    a.narrow(0, at, lora->rank).copy_(model::as_tensor(lora->a));
+    b.narrow(1, at, lora->rank).copy_(model::as_tensor(lora->b).to(at::kDouble).mul_(lora->scale * weight));
+    at += lora->rank;
   }
   return {a, b};
 }
@@ -40,15 +44,16 @@ struct Sorted {
   std::vector<std::string> left_out;
 };
 
-Sorted sort(const std::vector<io::Adapter>& adapters) {
+Sorted sort(const std::vector<io::Adapter>& adapters, const std::vector<WeightedAdapter>& weighted) {
   Sorted sorted;
-  for (const io::Adapter& adapter : adapters) {
+  for (size_t i = 0; i < adapters.size(); ++i) {
+    const io::Adapter& adapter = adapters[i];
     const std::string folder = adapter.folder().string();
     if (adapter.config().dora)
       usage_error("{}: DoRA cannot be written as plain LoRA; merge it into the model instead", folder);
     for (const auto& [module, lora] : adapter.low_rank()) {
       if (kServed.contains(last_part(module)))
-        sorted.served[module].push_back(&lora);
+        sorted.served[module].push_back({&lora, weighted[i].weight});
       else
         sorted.left_out.push_back(fmt::format("LoRA of {} ({})", module, folder));
     }
@@ -71,16 +76,20 @@ PortableReport write_portable(const MergeOptions& options) {
   check_folders(options);
   const io::TensorStore base(options.model);
   std::vector<io::Adapter> adapters;
-  for (const fs::path& folder : options.adapters) adapters.emplace_back(folder);
-  const AdaptedConfig adapted = adapted_config(model::read_config(options.model), base, adapters);
-  const Sorted sorted = sort(adapters);
+  AdaptOptions how;
+  for (const WeightedAdapter& adapter : options.adapters) {
+    adapters.emplace_back(adapter.folder);
+    how.brings_context.push_back(adapter.weight > 0);
+  }
+  const AdaptedConfig adapted = adapted_config(model::read_config(options.model), base, adapters, how);
+  const Sorted sorted = sort(adapters, options.adapters);
 
   PortableReport report;
   report.left_out = sorted.left_out;
   std::set<std::string> targets;
   for (const auto& [module, parts] : sorted.served) {
     int64_t rank = 0;
-    for (const io::Adapter::LowRank* part : parts) rank += part->rank;
+    for (const Part& part : parts) rank += part.lora->rank;
     report.rank = std::max(report.rank, rank);
     targets.insert(last_part(module));
   }

@@ -70,7 +70,12 @@ PerplexityResult perplexity(const model::Llama& llama, const data::TokenSource& 
       const bool whole = options.score == Score::all || some[r] == 0;
       const int64_t begin = whole ? 0 : std::max<int64_t>(0, context - 1 - stride);
       const std::vector<float> nll(row + begin, row + context - 1);
+      const double before = sum;
       for (const float x : nll) sum += static_cast<double>(x);
+      if (std::isfinite(before) && !std::isfinite(sum)) {
+        fail("{}: the loss of the window at token {} is not finite; are the weights, or their dtype, sound?", label,
+             some[r]);
+      }
       result.tokens += static_cast<int64_t>(nll.size());
       if (each_window) each_window(some[r], nll);
     }

@@ -68,13 +68,15 @@ fs::path adapter_folder(const fs::path& folder) {
 
 }  // namespace
 
-Adapter::Adapter(const fs::path& folder) : folder_(adapter_folder(folder)), config_(read_adapter_config(folder)) {
+Adapter::Adapter(const fs::path& folder, Vocabulary vocabulary)
+    : folder_(adapter_folder(folder)), vocabulary_(vocabulary), config_(read_adapter_config(folder)) {
   const fs::path pickle = folder / "adapter_model.bin", whole = folder / "trainable_params.bin";
   const bool pickled = fs::exists(pickle) && !fs::exists(folder / "adapter_model.safetensors") &&
                        !fs::exists(folder / "adapter_model.safetensors.index.json");
   if (!pickled) {
     store_.emplace(folder, "adapter_model");
     sort_in(store_->tensors());
+    if (vocabulary == Vocabulary::skip) leave_out_vocabulary();
     return;
   }
   std::map<std::string, TensorView> tensors = pickles_.emplace_back(pickle).tensors();
@@ -84,6 +86,17 @@ Adapter::Adapter(const fs::path& folder) : folder_(adapter_folder(folder)), conf
     }
   }
   sort_in(tensors);
+  if (vocabulary == Vocabulary::skip) leave_out_vocabulary();
+}
+
+void Adapter::leave_out_vocabulary() {
+  for (const std::string module : {"model.embed_tokens", "lm_head"}) {
+    low_rank_.erase(module);
+    replaced_.erase(module + ".weight");
+    const auto names_it = [&](const std::string& name) { return module.ends_with(name); };
+    std::erase_if(config_.targets, names_it);
+    std::erase_if(config_.modules_to_save, names_it);
+  }
 }
 
 void Adapter::sort_in(const std::map<std::string, TensorView>& tensors) {
@@ -161,6 +174,7 @@ int64_t Adapter::vocabulary(const TensorStore& base) const {
     const auto found = tensors.find(name);
     return found == tensors.end() || found->second.shape.empty() ? 0 : found->second.shape[0];
   };
+  if (vocabulary_ == Vocabulary::overlap) return rows(base.tensors(), kEmbed);
   const int64_t own = rows(base.tensors(), kEmbed), embed = rows(replaced_, kEmbed), head = rows(replaced_, kHead);
   if (embed == 0 && (head == 0 || head == own)) return own;
   if (embed == head) return embed;
@@ -200,7 +214,8 @@ void Adapter::check_against(const TensorStore& base, bool tied_embeddings) const
     }
     const std::vector<int64_t>& shape = base.at(of_base).shape;
     const bool by_vocabulary = (name == kEmbed || name == kHead) && view.shape.size() == 2 && shape.size() == 2 &&
-                               view.shape[1] == shape[1] && view.shape[0] >= vocabulary(base);
+                               view.shape[1] == shape[1] &&
+                               (vocabulary_ == Vocabulary::overlap || view.shape[0] >= vocabulary(base));
     if (shape != view.shape && !by_vocabulary) {
       input_error("{}: '{}' is {}, in {} it is {}", where, name, shape_text(view.shape), of, shape_text(shape));
     }

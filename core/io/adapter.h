@@ -53,6 +53,13 @@ void write_adapter_config(const AdapterConfig& config, const fs::path& file);
 // PEFT's modules_to_save for what a recipe calls embed, norm and lm_head.
 [[nodiscard]] std::vector<std::string> saved_modules(const std::vector<std::string>& also);
 
+// What becomes of the embedding and the head that an adapter brings.
+enum class Vocabulary {
+  whole,   // they must fit the base
+  skip,    // they are left out: the base's stay
+  overlap  // the rows that both have are taken, whatever their numbers
+};
+
 // An adapter folder, opened: every tensor has been given its place, every LoRA pair is whole and of its config's rank.
 class Adapter {
  public:
@@ -66,7 +73,7 @@ class Adapter {
 
   // Exit 3 naming file and tensor: an unknown kind of tensor, half a pair, a rank that is not the config's. Pickles
   // (.bin) are read through core/io/torch_file.h where there is no safetensors file.
-  explicit Adapter(const fs::path& folder);
+  explicit Adapter(const fs::path& folder, Vocabulary vocabulary = Vocabulary::whole);
 
   [[nodiscard]] const AdapterConfig& config() const { return config_; }
   [[nodiscard]] const fs::path& folder() const { return folder_; }
@@ -90,8 +97,10 @@ class Adapter {
 
  private:
   void sort_in(const std::map<std::string, TensorView>& tensors);  // into low_rank_ and replaced_
+  void leave_out_vocabulary();
 
   fs::path folder_;
+  Vocabulary vocabulary_;
   AdapterConfig config_;
   std::optional<TensorStore> store_;  // what the views point into: this,
   std::vector<TorchFile> pickles_;    // or these

@@ -1,12 +1,13 @@
 // adapter_config.json. Keys and defaults: PEFT's LoraConfig.
 #include <array>
 #include <cmath>
-#include <regex>
 
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
 #include "core/io/adapter.h"
+#include "core/io/json_file.h"
+#include "core/io/name_pattern.h"
 
 namespace longlora::io {
 namespace {
@@ -48,11 +49,7 @@ std::vector<std::pair<std::string, T>> patterns(const ordered_json& root, const 
         (std::is_same_v<T, int64_t> && !value.is_number_integer())) {
       input_error("{}: '{}': the value for '{}' cannot be used", where, key, pattern);
     }
-    try {
-      (void)std::regex(pattern);
-    } catch (const std::regex_error&) {
-      input_error("{}: '{}': '{}' is no pattern", where, key, pattern);
-    }
+    (void)NamePattern(pattern, fmt::format("{}: '{}'", where, key));
     list.emplace_back(pattern, value.template get<T>());
   }
   return list;
@@ -69,11 +66,11 @@ std::vector<std::string> strings(const ordered_json& value, const char* key, con
   return list;
 }
 
-// PEFT's rule (get_pattern_key): a pattern matches the whole name or the part after some dot.
+// The first pattern that matches counts.
 template <class T>
 T matched(const std::vector<std::pair<std::string, T>>& patterns, const std::string& module, T otherwise) {
   for (const auto& [pattern, value] : patterns) {
-    if (std::regex_match(module, std::regex(fmt::format("(.*\\.)?({})", pattern)))) return value;
+    if (NamePattern(pattern, "adapter_config.json").matches(module)) return value;
   }
   return otherwise;
 }
@@ -111,7 +108,7 @@ AdapterConfig read_adapter_config(const fs::path& folder_or_file) {
   const std::string where = file.string();
   AdapterConfig c;
   try {
-    const ordered_json root = ordered_json::parse(read_file(file));
+    const ordered_json root = read_json(file);
     if (!root.is_object()) input_error("{}: is no JSON object", where);
     check_supported(root, where);
     c.rank = root.at("r").get<int64_t>();

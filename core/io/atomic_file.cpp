@@ -26,13 +26,22 @@ AtomicFile::~AtomicFile() {
   ::unlink(work_.c_str());
 }
 
-void AtomicFile::write(std::span<const std::byte> bytes) {
+void AtomicFile::reserve(int64_t bytes) {
+  if (bytes > 0 && ::fallocate(fd_, 0, 0, bytes) != 0 && (errno == ENOSPC || errno == EFBIG || errno == EDQUOT)) {
+    fail("{}: cannot write its {} bytes: {}", path_.string(), bytes, std::strerror(errno));
+  }
+}
+
+void AtomicFile::write_at(int64_t offset, std::span<const std::byte> bytes) {
+  const int64_t first = offset, size = static_cast<int64_t>(bytes.size());
   while (!bytes.empty()) {
-    const ssize_t n = ::write(fd_, bytes.data(), bytes.size());
+    const ssize_t n = ::pwrite(fd_, bytes.data(), bytes.size(), offset);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail("{}: cannot write: {}", path_.string(), std::strerror(errno));
     bytes = bytes.subspan(static_cast<size_t>(n));
+    offset += n;
   }
+  (void)::sync_file_range(fd_, first, size, SYNC_FILE_RANGE_WRITE);
 }
 
 void AtomicFile::sync() {

@@ -4,6 +4,7 @@
 
 #include "core/base/error.h"
 #include "core/base/hash.h"
+#include "core/io/json_file.h"
 
 namespace longlora::io {
 
@@ -14,7 +15,7 @@ std::optional<ContextRecord> read_context_record(const fs::path& folder) {
   if (!fs::exists(file)) return std::nullopt;
   ContextRecord record;
   try {
-    const ordered_json root = ordered_json::parse(read_file(file));
+    const ordered_json root = read_json(file);
     record.version = root.at("longlora").get<std::string>();
     record.context_length = root.at("context_length").get<int64_t>();
     record.max_positions = root.at("max_position_embeddings").get<int64_t>();

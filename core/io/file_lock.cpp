@@ -11,7 +11,8 @@
 
 namespace longlora::io {
 
-FileLock::FileLock(const fs::path& path) : fd_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644)) {
+FileLock::FileLock(const fs::path& path)
+    : fd_(::open(path.c_str(), (fs::is_directory(path) ? O_RDONLY : O_RDWR | O_CREAT) | O_CLOEXEC, 0644)) {
   if (fd_ < 0) fail("{}: cannot create: {}", path.string(), std::strerror(errno));
 }
 

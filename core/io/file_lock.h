@@ -1,4 +1,4 @@
-// One process at a time: an exclusive lock on a file, released when the object or the process ends.
+// One process at a time: an exclusive lock on a file or folder, released when the object or the process ends.
 #pragma once
 #include "core/base/file.h"
 
@@ -6,7 +6,7 @@ namespace longlora::io {
 
 class FileLock {
  public:
-  // Creates the file if need be. Exit 1 when it cannot be made.
+  // Creates a file if there is nothing of that name. Exit 1 when it cannot be made.
   explicit FileLock(const fs::path& path);
   ~FileLock();
   FileLock(const FileLock&) = delete;

@@ -142,12 +142,16 @@ std::string_view torch_name_of(DType dtype) {
   return info(dtype).torch;
 }
 
-TensorView first_rows(const TensorView& view, int64_t rows) {
-  if (view.shape.empty() || view.shape[0] <= rows) return view;
-  TensorView first = view;
-  first.bytes = view.bytes.first(view.bytes.size() / static_cast<size_t>(view.shape[0]) * static_cast<size_t>(rows));
-  first.shape[0] = rows;
-  return first;
+TensorView rows_of(const TensorView& view, int64_t first, int64_t count) {
+  if (view.shape.empty()) return view;
+  const int64_t have = view.shape[0];
+  first = std::min(first, have);
+  count = std::min(count, have - first);
+  TensorView some = view;
+  some.shape[0] = count;
+  const size_t row = have == 0 ? 0 : view.bytes.size() / static_cast<size_t>(have);
+  some.bytes = view.bytes.subspan(static_cast<size_t>(first) * row, static_cast<size_t>(count) * row);
+  return some;
 }
 
 std::string shape_text(std::span<const int64_t> shape) {

@@ -42,8 +42,8 @@ struct TensorView {
   [[nodiscard]] int64_t count() const { return static_cast<int64_t>(bytes.size()) / size_of(dtype); }
 };
 
-// The view's first `rows` rows, or all that there are.
-[[nodiscard]] TensorView first_rows(const TensorView& view, int64_t rows);
+// Rows [first, first + count) of the view's first dimension, or as many of them as there are.
+[[nodiscard]] TensorView rows_of(const TensorView& view, int64_t first, int64_t count);
 
 // One mapped file. Everything in the header is checked when it is opened: exit 3 naming file, tensor and
 // fault.
@@ -83,21 +83,22 @@ class TensorStore {
   std::map<std::string, TensorView> tensors_;
 };
 
-// A tensor to be written: `fill` writes exactly shape x dtype bytes when its turn comes.
+// A tensor to be written. `fill` is called once for every run of rows (of the first dimension; a scalar is one row), with
+// the first row and the place for their bytes, from several threads at once and on threads of its own.
 struct TensorSource {
   std::string name;
   DType dtype;
   std::vector<int64_t> shape;
-  std::function<void(std::span<std::byte>)> fill;
+  std::function<void(int64_t first, std::span<std::byte> rows)> fill;
 };
 
 // Bytes of a tensor; fails (exit 1) on a negative dimension or overflow.
 [[nodiscard]] int64_t byte_count(const TensorSource& source);
 
-// Writes a file that is complete under its name or absent; holds one tensor in memory at a time. Tensors are
-// laid out as the reference implementation does (dtype descending, then name; header padded to 8 bytes), and
-// `fill` is called in that order. The finished file is opened again and compared (names, dtypes, shapes, hash
-// of every tensor's bytes). Exit 1 when it cannot be written; nothing is left behind.
+// Writes a file that is complete under its name or absent, on all cores, each with a few megabytes of rows in memory.
+// Tensors are laid out as the reference implementation does (dtype descending, then name; header padded to 8 bytes), and
+// rows are begun in that order. The finished file is opened again and compared (names, dtypes, shapes, hashes of all
+// bytes). Exit 1 when it cannot be written; nothing is left behind.
 void write_safetensors(const fs::path& path, std::vector<TensorSource> sources,
                        const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
 

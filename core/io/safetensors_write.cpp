@@ -1,4 +1,4 @@
-// Writing safetensors: one tensor in memory at a time, opened again and compared when done.
+// Writing safetensors: a few rows at a time on every core, opened again and compared when done.
 #include <algorithm>
 #include <limits>
 #include <set>
@@ -7,6 +7,8 @@
 
 #include "core/base/error.h"
 #include "core/base/hash.h"
+#include "core/base/pages.h"
+#include "core/base/parallel.h"
 #include "core/io/atomic_file.h"
 #include "core/io/safetensors.h"
 
@@ -39,21 +41,48 @@ std::string header_of(const std::vector<TensorSource>& sources, const std::map<s
   return std::string(reinterpret_cast<const char*>(&length), 8) + text;
 }
 
+// Whole rows of one tensor, which one thread writes in one go.
+struct Piece {
+  size_t source;
+  int64_t first;   // row
+  int64_t offset;  // in the tensor's bytes
+  int64_t bytes;
+};
+
+std::vector<Piece> pieces_of(const std::vector<TensorSource>& sources) {
+  constexpr int64_t kPieceBytes = int64_t{2} << 20;
+  std::vector<Piece> pieces;
+  for (size_t i = 0; i < sources.size(); ++i) {
+    const int64_t bytes = byte_count(sources[i]);
+    if (bytes == 0) continue;
+    const int64_t rows = sources[i].shape.empty() ? 1 : sources[i].shape[0], row = bytes / rows;
+    const int64_t step = std::max<int64_t>(1, kPieceBytes / row);
+    for (int64_t first = 0; first < rows; first += step)
+      pieces.push_back({i, first, first * row, std::min(step, rows - first) * row});
+  }
+  return pieces;
+}
+
 // The file as it now lies on the disk against what was meant to be written.
-void compare(const fs::path& path, const std::vector<TensorSource>& sources, const std::vector<std::string>& hashes) {
+void compare(const fs::path& path, const std::vector<TensorSource>& sources, const std::vector<Piece>& pieces,
+             const std::vector<std::string>& hashes) {
   try {
     const SafetensorsFile file(path);
     if (file.tensors().size() != sources.size())
       fail("{} tensors instead of {}", file.tensors().size(), sources.size());
-    for (size_t i = 0; i < sources.size(); ++i) {
-      const auto found = file.tensors().find(sources[i].name);
-      if (found == file.tensors().end()) fail("tensor '{}' is missing", sources[i].name);
-      const TensorView& view = found->second;
-      if (view.dtype != sources[i].dtype || view.shape != sources[i].shape ||
-          fingerprint(text_of(view.bytes)) != hashes[i]) {
-        fail("tensor '{}' differs", sources[i].name);
-      }
+    for (const TensorSource& source : sources) {
+      const auto found = file.tensors().find(source.name);
+      if (found == file.tensors().end()) fail("tensor '{}' is missing", source.name);
+      if (found->second.dtype != source.dtype || found->second.shape != source.shape)
+        fail("tensor '{}' differs", source.name);
     }
+    for_each_piece(pieces.size(), [&](size_t i) {
+      const Piece& piece = pieces[i];
+      const TensorView& view = file.tensors().at(sources[piece.source].name);
+      const auto bytes = view.bytes.subspan(static_cast<size_t>(piece.offset), static_cast<size_t>(piece.bytes));
+      if (fingerprint(text_of(bytes)) != hashes[i]) fail("tensor '{}' differs", sources[piece.source].name);
+      release_pages(bytes);
+    });
   } catch (const Error& error) {
     fail("{}: read back after writing, the file is not what was written: {}", path.string(), error.what());
   }
@@ -84,17 +113,22 @@ void write_safetensors(const fs::path& path, std::vector<TensorSource> sources,
   }
   AtomicFile file(path);
   const std::string header = header_of(sources, metadata);
-  file.write(std::as_bytes(std::span(header)));
-  std::vector<std::string> hashes;
-  std::vector<std::byte> buffer;
-  for (const TensorSource& source : sources) {
-    buffer.resize(static_cast<size_t>(byte_count(source)));
-    source.fill(buffer);
-    hashes.push_back(fingerprint(text_of(buffer)));
-    file.write(buffer);
-  }
+  const auto data = static_cast<int64_t>(header.size());
+  std::vector<int64_t> begins = {data};  // of each tensor, and the file's end
+  for (const TensorSource& source : sources) begins.push_back(begins.back() + byte_count(source));
+  file.reserve(begins.back());
+  file.write_at(0, std::as_bytes(std::span(header)));
+  const std::vector<Piece> pieces = pieces_of(sources);
+  std::vector<std::string> hashes(pieces.size());
+  for_each_piece(pieces.size(), [&](size_t i) {
+    const Piece& piece = pieces[i];
+    std::vector<std::byte> buffer(static_cast<size_t>(piece.bytes));
+    sources[piece.source].fill(piece.first, buffer);
+    hashes[i] = fingerprint(text_of(buffer));
+    file.write_at(begins[piece.source] + piece.offset, buffer);
+  });
   file.sync();
-  compare(file.work_path(), sources, hashes);
+  compare(file.work_path(), sources, pieces, hashes);
   file.commit();
 }
 

@@ -3,21 +3,15 @@
 
 #include "core/base/error.h"
 #include "core/base/nearest.h"
+#include "core/io/json_file.h"
 #include "core/io/safetensors.h"
 
 namespace longlora::io {
 namespace {
 
-using nlohmann::json;
-
 // {tensor: file} of an index, the files being plain names in the same folder.
 std::map<std::string, std::string> read_index(const fs::path& path) {
-  json root;
-  try {
-    root = json::parse(read_file(path));
-  } catch (const json::exception& error) {
-    input_error("{}: {}", path.string(), error.what());
-  }
+  const nlohmann::ordered_json root = read_json(path);
   if (!root.is_object() || !root.contains("weight_map") || !root["weight_map"].is_object()) {
     input_error("{}: has no object 'weight_map'", path.string());
   }

@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
+#include <deque>
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -15,7 +16,7 @@ namespace longlora::io {
 namespace {
 
 struct Value;
-using Ref = std::shared_ptr<Value>;
+using Ref = Value*;  // into the machine's values_, so that no nesting is deep to take down
 
 enum class Kind { none, number, text, tuple, dict, global, storage, tensor, mark };
 
@@ -42,7 +43,7 @@ class Machine {
   Machine(std::span<const std::byte> program, const ZipFile& zip, std::string folder, std::string where)
       : program_(program), zip_(zip), folder_(std::move(folder)), where_(std::move(where)) {}
 
-  Ref run();
+  Ref run();  // the dictionary that the file is; lives as long as the machine
 
  private:
   [[noreturn]] void damaged() const { input_error("{}: is damaged (data.pkl cannot be read)", where_); }
@@ -77,7 +78,7 @@ class Machine {
     }
   }
 
-  void push(Value value) { stack_.push_back(std::make_shared<Value>(std::move(value))); }
+  void push(Value value) { stack_.push_back(&values_.emplace_back(std::move(value))); }
   void push_number(int64_t value) {
     push({.kind = Kind::number, .number = value, .text = {}, .items = {}, .tensor = {}});
   }
@@ -135,6 +136,7 @@ class Machine {
   const ZipFile& zip_;
   std::string folder_, where_;
   uint64_t at_ = 0;
+  std::deque<Value> values_;
   std::vector<Ref> stack_;
   std::map<uint64_t, Ref> memo_;
   bool stopped_ = false;
@@ -307,7 +309,8 @@ TorchFile::TorchFile(const fs::path& path) : zip_(path) {
     const std::string text(reinterpret_cast<const char*>(order->second.data()), order->second.size());
     if (text != "little") input_error("{}: its byte order is '{}'; only little-endian files are read", where, text);
   }
-  const Ref root = Machine(program->second, zip_, folder, where).run();
+  Machine machine(program->second, zip_, folder, where);
+  const Ref root = machine.run();
   for (size_t i = 0; i + 1 < root->items.size(); i += 2) {
     const Value &key = *root->items[i], &value = *root->items[i + 1];
     if (key.kind != Kind::text || value.kind != Kind::tensor)

@@ -7,6 +7,7 @@
 
 #include "core/base/error.h"
 #include "core/base/file.h"
+#include "core/io/json_file.h"
 
 namespace longlora::model {
 namespace {
@@ -122,7 +123,11 @@ RopeSettings read_rope(const ordered_json* dictionary, const Fields& top, int64_
   rope.type = *type;
   rope.theta = in.number("rope_theta").value_or(top.number("rope_theta").value_or(10000.0));
   rope.original_length = max_positions;
-  if (rope.type == RopeType::none) return rope;
+  if (rope.type == RopeType::none) {
+    const std::string fault = fault_of(rope, head_dim);
+    if (!fault.empty()) top.wrong("rope_theta", "cannot be used: " + fault);
+    return rope;
+  }
   if (rope.type != RopeType::dynamic) {  // whose original length is max_position_embeddings itself
     const char* original = "original_max_position_embeddings";
     rope.original_length = in.size(original, top.size(original, max_positions));
@@ -266,12 +271,7 @@ int64_t Config::covered_length() const {
 
 Config read_config(const std::filesystem::path& folder_or_file) {
   const fs::path file = fs::is_directory(folder_or_file) ? folder_or_file / "config.json" : folder_or_file;
-  ordered_json root;
-  try {
-    root = ordered_json::parse(read_file(file));
-  } catch (const ordered_json::exception& error) {
-    input_error("{}: {}", file.string(), error.what());
-  }
+  const ordered_json root = io::read_json(file);
   if (!root.is_object()) input_error("{}: is no JSON object", file.string());
   return read_fields(Fields(root, file.string()));
 }

@@ -61,7 +61,10 @@ Extension keep(const Config& config, const recipe::Rope& wish, int64_t length) {
   Extension out{config, length, ""};
   if (wish.theta) {
     out.config.rope.theta = *wish.theta;
-    out.config.max_positions = std::max(config.max_positions, length);
+    // The laws that take their factor or their original length from max_position_embeddings, here or in some reader, keep it.
+    const RopeType own = config.rope.type;
+    const bool free = own == RopeType::none || own == RopeType::linear || own == RopeType::llama3;
+    if (free) out.config.max_positions = std::max(config.max_positions, length);
     if (out.config.rope.type == RopeType::none) out.config.rope.original_length = out.config.max_positions;
   }
   const int64_t covered = out.config.covered_length();
@@ -74,7 +77,7 @@ Extension keep(const Config& config, const recipe::Rope& wish, int64_t length) {
             ? std::string(
                   "linear (as LongLoRA), ntk, dynamic-frozen, scaling-law, dynamic, yarn, longrope, llama3, or set "
                   "context.rope.theta")
-            : fmt::format("{} with a greater factor, or set context.rope.theta", name_of(config.rope.type)));
+            : fmt::format("{} with a greater factor", name_of(config.rope.type)));
   }
   out.description = fmt::format("the model's own: {} ({} tokens)", describe(out.config.rope), covered);
   return out;
@@ -153,9 +156,9 @@ Extension extend(const Config& config, const recipe::Rope& wish, int64_t length)
   if (own != RopeType::none && own != law) {
     usage_error(
         "the model's RoPE is scaled already ({}); context.rope.type '{}' on top of it is not defined. Choose "
-        "'{}' with a "
-        "greater factor, or 'model' with context.rope.theta",
-        describe(config.rope), wish.type, name_of(own));
+        "'{}' with a greater factor{}",
+        describe(config.rope), wish.type, name_of(own),
+        own == RopeType::llama3 || own == RopeType::linear ? ", or 'model' with context.rope.theta" : "");
   }
   Extension out{config, length, ""};
   Config& c = out.config;
@@ -167,6 +170,14 @@ Extension extend(const Config& config, const recipe::Rope& wish, int64_t length)
     return out;
   }
   if (!wish.factor && !wish.theta && length <= config.covered_length()) {
+    RopeSettings asked = config.rope;
+    take_options(wish, asked);
+    if (asked != config.rope) {
+      usage_error(
+          "context.rope: the model covers the {} tokens already, so the options of '{}' would change nothing; give "
+          "context.rope.factor, or leave them out",
+          length, wish.type);
+    }
     out.description =
         fmt::format("the model's own: {} (covers {} tokens already)", describe(c.rope), config.covered_length());
     return out;

@@ -140,8 +140,9 @@ at::Tensor Llama::next_logits(std::span<const int32_t> tokens, KvCache& cache) c
   Pass pass;
   const int64_t whole[] = {0, n};
   pass.plan = ops::GroupPlan::full(whole, config_.heads, config_.kv_heads, config_.sliding_window);
-  pass.positions = at::arange(cache.length, cache.length + n, at::kInt).to(device_);
-  pass.rotary = rotary_table(cache.capacity);
+  // A table of these tokens alone, by the length reached: dynamic and longrope change with it, as in transformers.
+  pass.positions = at::arange(n, at::kInt).to(device_);
+  pass.rotary = make_rotary(cache.length, n, cache.length + n);
   const at::Tensor ids = at::from_blob(const_cast<int32_t*>(tokens.data()), {n}, at::kInt);
   at::Tensor x = ops::embedding_forward(embed_.value, ids);
   for (size_t i = 0; i < layers_.size(); ++i) x = layers_[i].forward_cached(x, pass, cache.layers[i], cache.length);
@@ -167,14 +168,19 @@ Pass Llama::make_pass(const data::Batch& batch, const AttentionPattern& pattern,
 // of the sequence (dynamic, longrope) get the length of the row.
 ops::RotaryTable Llama::rotary_table(int64_t length) const {
   if (table_length_ == length) return table_;
-  const RopeFrequencies frequencies = model::frequencies(config_.rope, config_.head_dim, length);
-  const at::Tensor inverse = at::tensor(frequencies.inverse, at::kDouble);
-  const at::Tensor angle = at::outer(at::arange(length, at::kDouble), inverse);
-  const auto type = dtype_ == at::kDouble ? at::kDouble : at::kFloat;
-  table_ = {(angle.cos() * frequencies.attention).to(device_, type),
-            (angle.sin() * frequencies.attention).to(device_, type)};
+  table_ = make_rotary(0, length, length);
   table_length_ = length;
   return table_;
+}
+
+// The same of positions first ... first + count - 1, in a sequence of `length` tokens.
+ops::RotaryTable Llama::make_rotary(int64_t first, int64_t count, int64_t length) const {
+  const RopeFrequencies frequencies = model::frequencies(config_.rope, config_.head_dim, length);
+  const at::Tensor inverse = at::tensor(frequencies.inverse, at::kDouble);
+  const at::Tensor angle = at::outer(at::arange(first, first + count, at::kDouble), inverse);
+  const auto type = dtype_ == at::kDouble ? at::kDouble : at::kFloat;
+  return {(angle.cos() * frequencies.attention).to(device_, type),
+          (angle.sin() * frequencies.attention).to(device_, type)};
 }
 
 }  // namespace longlora::model

@@ -67,6 +67,7 @@ class Llama {
   [[nodiscard]] Pass make_pass(const data::Batch& batch, const AttentionPattern& pattern,
                                const ops::Dropout& dropout) const;
   [[nodiscard]] ops::RotaryTable rotary_table(int64_t length) const;
+  [[nodiscard]] ops::RotaryTable make_rotary(int64_t first, int64_t count, int64_t length) const;
   [[nodiscard]] const Parameter& head() const { return config_.tie_embeddings ? embed_ : lm_head_; }
   [[nodiscard]] at::Tensor hidden_states(const data::Batch& batch, const AttentionPattern& pattern) const;
 

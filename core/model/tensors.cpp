@@ -1,5 +1,7 @@
 #include "core/model/tensors.h"
 
+#include <ATen/Parallel.h>
+
 #include <cstring>
 
 #include "core/base/error.h"
@@ -69,10 +71,23 @@ at::Tensor as_tensor(const io::TensorView& view) {
 }
 
 io::TensorSource source(const std::string& name, const at::Tensor& tensor, at::ScalarType type) {
-  return {name, file_type(type), tensor.sizes().vec(), [tensor, type](std::span<std::byte> out) {
-            at::Tensor target = at::from_blob(out.data(), tensor.sizes(), type);
-            target.copy_(tensor);
+  return {name, file_type(type), tensor.sizes().vec(), [tensor, type](int64_t first, std::span<std::byte> out) {
+            single_threaded();
+            if (tensor.dim() == 0) {
+              at::from_blob(out.data(), {}, type).copy_(tensor);
+              return;
+            }
+            std::vector<int64_t> shape = tensor.sizes().vec();
+            const int64_t row = tensor.numel() / shape[0] * static_cast<int64_t>(c10::elementSize(type));
+            shape[0] = static_cast<int64_t>(out.size()) / row;
+            at::from_blob(out.data(), shape, type).copy_(tensor.narrow(0, first, shape[0]));
           }};
+}
+
+void single_threaded() {
+  thread_local bool set = false;
+  if (!set) at::set_num_threads(1);
+  set = true;
 }
 
 }  // namespace longlora::model

@@ -17,4 +17,8 @@ namespace longlora::model {
 // Writes `tensor` converted to `type` when its turn comes.
 [[nodiscard]] io::TensorSource source(const std::string& name, const at::Tensor& tensor, at::ScalarType type);
 
+// For one of several threads that work side by side: what it computes with tensors stays on it. (LibTorch keeps the number
+// for threads begun later; the thread that began this work must have computed before, or ask at::get_num_threads().)
+void single_threaded();
+
 }  // namespace longlora::model

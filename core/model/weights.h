@@ -7,8 +7,13 @@
 
 namespace longlora::model {
 
-// A model of this config (perhaps with another context than the folder's own) with the weights of `store` in the given
-// compute dtype. Exit 3 naming the tensor: missing, unexpected, of another shape than the config says.
+// Exit 3 naming the first tensor that is missing, unexpected, of another shape than the config says, or of a type that
+// cannot be computed with. Allocates nothing, however large a model the config speaks of.
+void check_weights(const io::TensorStore& store, const Config& config);
+
+// A model of this config with the weights of `store`, which must have passed check_weights() with the folder's own config;
+// this one may differ in its context and, where an adapter brings embedding and head, in its vocabulary. In the given
+// compute dtype.
 [[nodiscard]] Llama load_llama(const io::TensorStore& store, const Config& config, at::ScalarType dtype,
                                at::Device device);
 

@@ -121,6 +121,16 @@ void save_checkpoint(const recipe::Recipe& recipe, const RunState& state, const 
   }
 }
 
+void sweep_checkpoints(const fs::path& dir) {
+  std::error_code ec;
+  for (const auto& entry : fs::directory_iterator(dir, ec)) {
+    const fs::path name = entry.path().filename();  // ".step-7.partial", ".step-7.old"
+    const bool left = name.extension() == ".partial" || name.extension() == ".old";
+    if (left && name.string().starts_with(".") && step_of(name.stem().string().substr(1)) >= 0)
+      fs::remove_all(entry.path(), ec);
+  }
+}
+
 std::optional<fs::path> newest_checkpoint(const fs::path& dir) {
   const auto all = checkpoints(dir);
   return all.empty() ? std::nullopt : std::optional(all.rbegin()->second);

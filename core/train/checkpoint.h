@@ -34,6 +34,9 @@ using SaveModel = std::function<void(const std::filesystem::path& folder, at::Sc
 void save_checkpoint(const recipe::Recipe& recipe, const RunState& state, const AdamW& optimizer,
                      const SaveModel& save_model);
 
+// Removes what a killed process left of a checkpoint it was writing or removing.
+void sweep_checkpoints(const std::filesystem::path& dir);
+
 // The newest complete checkpoint of the folder; empty when there is none.
 [[nodiscard]] std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& dir);
 

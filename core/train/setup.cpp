@@ -5,6 +5,7 @@
 #include "core/adapt/adapted_config.h"
 #include "core/adapt/adapter_model.h"
 #include "core/adapt/companions.h"
+#include "core/adapt/open_model.h"
 #include "core/base/error.h"
 #include "core/base/memory.h"
 #include "core/base/random.h"
@@ -24,18 +25,6 @@ enum Stream : uint64_t { kWeights = 1, kLora = 2 };
 
 fs::path model_folder(const recipe::Model& model) {
   return model.path.empty() ? model.init : model.path;
-}
-
-// The tokenizer, or null where there is none: token files alone can be trained on without.
-std::shared_ptr<const text::Tokenizer> open_tokenizer(const recipe::Recipe& recipe, const model::Config& config) {
-  const fs::path folder = recipe.data.tokenizer.empty() ? model_folder(recipe.model) : fs::path(recipe.data.tokenizer);
-  if (recipe.data.tokenizer.empty() && !text::Tokenizer::is_in(folder)) return nullptr;
-  auto tokenizer = text::Tokenizer::load(folder);
-  if (tokenizer->vocab_size() > config.vocab_size) {
-    input_error("{}: the tokenizer has {} tokens, the model has rows for {}: they do not belong together",
-                folder.string(), tokenizer->vocab_size(), config.vocab_size);
-  }
-  return tokenizer;
 }
 
 std::shared_ptr<const data::Rows> open_rows(const recipe::Recipe& recipe, const std::vector<std::string>& patterns,
@@ -88,7 +77,10 @@ Setup prepare_run(const recipe::Recipe& asked) {
   const recipe::Recipe& recipe = setup.recipe;
   const model::Config& config = setup.extension.config;
 
-  const auto tokenizer = open_tokenizer(recipe, config);
+  const fs::path tokens = recipe.data.tokenizer.empty() ? model_folder(recipe.model) : fs::path(recipe.data.tokenizer);
+  const auto tokenizer = adapt::open_tokenizer(tokens, config);  // token files alone can be trained on without
+  if (tokenizer == nullptr && !recipe.data.tokenizer.empty())
+    input_error("data.tokenizer: {}: no tokenizer here", tokens.string());
   setup.rows = open_rows(recipe, recipe.data.train, tokenizer.get(), config, "data.train");
   if (recipe.eval.every_steps > 0) {
     const auto rows = open_rows(recipe, recipe.data.valid, tokenizer.get(), config, "data.valid");

@@ -9,6 +9,8 @@
 #include "core/base/log.h"
 #include "core/base/random.h"
 #include "core/base/signal.h"
+#include "core/io/context_record.h"
+#include "core/io/file_lock.h"
 #include "core/recipe/print.h"
 #include "core/train/adamw.h"
 #include "core/train/checkpoint.h"
@@ -53,9 +55,6 @@ void open_folder(const recipe::Recipe& recipe, bool resume) {
     const std::string name = entry.path().filename().string();
     if (!resume && name != "cache" && name != "recipe.resolved.json" && !name.starts_with("."))
       usage_error("checkpoint.dir: {} holds other files ({}); choose a new folder", dir.string(), name);
-  }
-  for (const auto& entry : fs::directory_iterator(dir, ec)) {
-    if (entry.path().filename().string().starts_with(".step-")) fs::remove_all(entry.path(), ec);
   }
 }
 
@@ -146,12 +145,25 @@ Exit train(const recipe::Recipe& asked, bool resume) {
   Setup setup = prepare_run(asked);
   const recipe::Recipe& recipe = setup.recipe;
   const fs::path dir = recipe.checkpoint.dir;
+  std::error_code ec;
+  fs::create_directories(dir, ec);
+  if (ec) fail("{}: cannot create the folder: {}", dir.string(), ec.message());
+  io::FileLock lock(dir);
+  if (!lock.try_lock()) usage_error("checkpoint.dir: {}: another process is training in it now", dir.string());
+  sweep_checkpoints(dir);
   AdamW optimizer(setup.llama->trainable(), recipe.optimizer);
   data::Loader loader(setup.rows, derive_seed(static_cast<uint64_t>(recipe.seed), {kOrder}), recipe.data.shuffle);
 
   RunState state;
   if (resume) {
-    state = load_checkpoint(*newest_checkpoint(dir), recipe, *setup.llama, optimizer);
+    const auto folder = newest_checkpoint(dir);
+    if (!folder) usage_error("{} holds no checkpoint any more", dir.string());
+    const auto record = io::read_context_record(*folder);
+    if (recipe.tune.mode == "lora" && record && record->base_fingerprint != setup.base_fingerprint) {
+      input_error("{}: was trained on another base than {} holds now; --resume needs the same", folder->string(),
+                  recipe.model.path);
+    }
+    state = load_checkpoint(*folder, recipe, *setup.llama, optimizer);
     loader.restore(state.cursor);
   }
   write_file_atomically(dir / "recipe.resolved.json", recipe::to_json(recipe));

@@ -164,7 +164,8 @@ def a_tokenizer_that_does_not_match(case):
         shutil.copy(TOKENIZER / file, case.model)
     (case.out / "text.txt").write_text("some text " * 200)
     refused(case.train(f'data.train=["{case.out}/text.txt"]'), 3, "tokenizer", "1024", "96")
-    case.config(vocab_size=1024)  # and a token file that another tokenizer made
+    for file in ("tokenizer.json", "tokenizer_config.json"):  # and a token file that another tokenizer made
+        (case.model / file).unlink()
     assert case.run("prepare", "--tokenizer", ROOT / "test/golden/tokenizers/json-llama3", "--out", case.out / "other.bin",
                     case.out / "text.txt")[0] == 0
     refused(case.train(f'data.train=["{case.out}/other.bin"]'), 3, "other.bin", "tokenizer")
@@ -175,10 +176,14 @@ def an_empty_data_set(case):
     shutil.copy(TOKENIZER / "tokenizer.json", case.model)
     shutil.copy(TOKENIZER / "tokenizer_config.json", case.model)
     case.config(vocab_size=1024)
+    random = ['model.path=""', f'model.init="{case.model}"', 'tune.mode=full']  # weights for this tokenizer
     (case.out / "empty.txt").write_text("")
-    refused(case.train(f'data.train=["{case.out}/empty.txt"]'), 3, "empty.txt")
+    refused(case.train(f'data.train=["{case.out}/empty.txt"]', *random), 3, "empty.txt")
     (case.out / "short.txt").write_text("too short")
-    refused(case.train(f'data.train=["{case.out}/short.txt"]'), 3, "data.train")
+    refused(case.train(f'data.train=["{case.out}/short.txt"]', *random), 3, "data.train")
+    case.config(vocab_size=96)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (case.model / file).unlink()
     refused(case.train(f'data.train=["{case.out}/no*.txt"]'), 3, "no*.txt")
     refused(case.train("data.train=[]"), 2, "data.train")
     (case.out / "empty.bin").write_bytes(b"")

@@ -6,6 +6,7 @@
 #include "core/base/error.h"
 #include "core/io/adapter.h"
 #include "core/io/context_record.h"
+#include "core/io/name_pattern.h"
 #include "test/unit/temporary_folder.h"
 
 using namespace longlora;
@@ -37,6 +38,12 @@ TEST_CASE("rank and alpha patterns and rsLoRA give PEFT's scales", "[adapter]") 
   CHECK(c.scale_of("model.layers.0.self_attn.q_proj") == Approx(6 / 2.0));
   CHECK(c.scale_of("model.layers.1.self_attn.q_proj") == Approx(6 / std::sqrt(2.0)));
   CHECK(c.scale_of("model.layers.1.mlp.down_proj") == Approx(3 / 2.0));
+}
+
+TEST_CASE("a pattern that would take for ever, or a name without end, is refused", "[adapter]") {
+  const NamePattern endless("(([a-z0-9_.]*)*)*[!?]", "here");
+  CHECK_THROWS_WITH(endless.matches("model.layers.0.self_attn.q_proj.and.so.on"), Catch::Contains("here: the pattern"));
+  CHECK_FALSE(NamePattern("q_proj", "here").matches(std::string(500'000, 'q')));
 }
 
 TEST_CASE("an adapter of PEFT is sorted into pairs and whole weights", "[adapter]") {
@@ -108,6 +115,7 @@ TEST_CASE("adapters that this program would misread are refused by name", "[adap
       {{{"rank_pattern", {{"q_proj", 0}}}}, "'rank_pattern'"},
       {{{"rank_pattern", {{"q_proj", 1.5}}}}, "'rank_pattern'"},
       {{{"rank_pattern", {{"(", 2}}}}, "is no pattern"},
+      {{{"bias", ordered_json::parse(std::string(90, '[') + std::string(90, ']'))}}, "trained biases"},
   };
   for (const auto& [changes, message] : cases) {
     INFO(changes.dump());
@@ -151,7 +159,7 @@ TEST_CASE("a model's fingerprint follows names, shapes and bytes", "[adapter]") 
   const test::TemporaryFolder folder;
   const auto fingerprint_with = [&](const std::string& name, std::vector<int64_t> shape, size_t changed) {
     write_safetensors(folder.path() / "model.safetensors",
-                      {{name, DType::u8, std::move(shape), [changed](std::span<std::byte> out) {
+                      {{name, DType::u8, std::move(shape), [changed](int64_t, std::span<std::byte> out) {
                           std::fill(out.begin(), out.end(), std::byte{1});
                           if (changed < out.size()) out[changed] = std::byte{2};
                         }}});

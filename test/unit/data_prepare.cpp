@@ -243,8 +243,9 @@ TEST_CASE("prepare refuses what it cannot do and leaves nothing behind", "[data]
   }
   SECTION("no text at all") {
     options.inputs = {folder.write("a.txt", ""), folder.write("b.jsonl", "\n")};
-    CHECK(error_of([&] { (void)prepare(ByteTokenizer(), options); }).find("no text in it and 1 more (1 empty documents)") !=
-          std::string::npos);
+    CHECK(error_of([&] {
+            (void)prepare(ByteTokenizer(), options);
+          }).find("no text in it and 1 more (1 empty documents)") != std::string::npos);
   }
   SECTION("tokens as input") {
     options.inputs = {folder.write("a.bin", "xxxx")};

@@ -66,6 +66,20 @@ TEST_CASE("losses equal those of transformers and PEFT within twice their own ro
   }
 }
 
+TEST_CASE("how much may be generated does not change what is", "[model]") {
+  const fs::path folder = fs::path(LONGLORA_SOURCE_DIR) / "test/golden/models/llama";
+  for (const char* rope : {"dynamic:4", "linear:4"}) {
+    INFO(rope);
+    const adapt::OpenedModel opened =
+        adapt::open_model({.model = folder, .adapter = {}, .dtype = "float32", .device = "cpu", .rope = rope});
+    const std::vector<int32_t> prompt = {5, 17, 40, 3};
+    const auto some = eval::generate(*opened.llama, prompt, {}, {.max_new_tokens = 8});
+    auto many = eval::generate(*opened.llama, prompt, {}, {.max_new_tokens = 150});  // beyond the original 64
+    many.resize(8);
+    CHECK(some == many);
+  }
+}
+
 TEST_CASE("greedy generation with the cache equals transformers' continuation", "[model][golden]") {
   for (const auto& entry : fs::directory_iterator(kModels)) {
     if (!entry.is_directory()) continue;

@@ -209,13 +209,26 @@ TEST_CASE("what a length does not need is not changed", "[rope]") {
     CHECK(extend(small(), wish(type), 128).config.rope == small().rope);
   }
   CHECK(extend(small(kYarn4, 512), wish("yarn"), 512).config.rope == small(kYarn4, 512).rope);
+  recipe::Rope options = wish("yarn");
+  options.beta_fast = 2;
+  CHECK_THAT(refusal(small(), options, 128), Catch::Contains("would change nothing"));
+}
+
+TEST_CASE("another theta leaves the lengths alone that a law's readers take its factor from", "[rope]") {
+  recipe::Rope theta = wish("model");
+  theta.theta = 1e6;
+  CHECK_THAT(refusal(small(kYarn4, 512), theta, 1024), Catch::Contains("yarn with a greater factor"));
+  CHECK(extend(small(kYarn4, 512), theta, 512).config.max_positions == 512);
+  const ordered_json dynamic = {{"type", "dynamic"}, {"factor", 2.0}};
+  CHECK_THAT(refusal(small(dynamic), theta, 4096), Catch::Contains("dynamic with a greater factor"));
+  CHECK(extend(small(dynamic), theta, 128).config.max_positions == small().max_positions);
 }
 
 TEST_CASE("a scaled model takes its own law further and no other", "[rope]") {
   for (const char* type : {"none", "linear", "ntk", "dynamic-frozen", "scaling-law", "dynamic", "llama3"}) {
     INFO(type);
     CHECK_THAT(refusal(small(kYarn4, 512), wish(type), 1024),
-               Catch::Contains("scaled already (yarn, factor 4)") && Catch::Contains("context.rope.theta"));
+               Catch::Contains("scaled already (yarn, factor 4)") && Catch::Contains("'yarn' with a greater"));
   }
   CHECK_THAT(refusal(small(kLlama3, 2048), wish("linear"), 4096), Catch::Contains("llama3, factor 8"));
   const Config yarn = extend(small(kYarn4, 512), wish("yarn"), 2048).config;

@@ -21,16 +21,19 @@ const fs::path kGolden = fs::path(LONGLORA_SOURCE_DIR) / "test/golden";
 std::vector<TensorSource> copies(const std::map<std::string, TensorView>& tensors) {
   std::vector<TensorSource> sources;
   for (const auto& [name, view] : tensors) {
-    sources.push_back({name, view.dtype, view.shape, [view](std::span<std::byte> out) {
-                         std::copy(view.bytes.begin(), view.bytes.end(), out.begin());
+    sources.push_back({name, view.dtype, view.shape, [view](int64_t first, std::span<std::byte> out) {
+                         const size_t row =
+                             view.shape.empty() ? 0 : view.bytes.size() / static_cast<size_t>(view.shape[0]);
+                         const auto rows = view.bytes.subspan(static_cast<size_t>(first) * row, out.size());
+                         std::copy(rows.begin(), rows.end(), out.begin());
                        }});
   }
   return sources;
 }
 
 TensorSource floats(const std::string& name, int64_t n) {
-  return {name, DType::f32, {n}, [n](std::span<std::byte> out) {
-            const std::vector<float> values(static_cast<size_t>(n), static_cast<float>(n));
+  return {name, DType::f32, {n}, [n](int64_t, std::span<std::byte> out) {
+            const std::vector<float> values(out.size() / sizeof(float), static_cast<float>(n));
             std::memcpy(out.data(), values.data(), out.size());
           }};
 }
@@ -263,7 +266,7 @@ TEST_CASE("what cannot be written is refused before anything is", "[safetensors]
   CHECK_THROWS_WITH(write_safetensors(path, {floats("a", 1), floats("a", 2)}), Catch::Contains("'a'"));
   CHECK_THROWS_WITH(write_safetensors(path, {floats("a", -1)}), Catch::Contains("impossible shape"));
   TensorSource thrower = floats("a", 1);
-  thrower.fill = [](std::span<std::byte>) { fail("the source failed"); };
+  thrower.fill = [](int64_t, std::span<std::byte>) { fail("the source failed"); };
   CHECK_THROWS_WITH(write_safetensors(path, {thrower}), Catch::Contains("the source failed"));
   CHECK(fs::is_empty(folder.path()));
 }

@@ -50,6 +50,39 @@ TEST_CASE("a pickle that would call something is refused by name", "[torch_file]
   CHECK_THAT(refusal(kGolden / "base/model.safetensors"), Catch::Contains("no zip archive"));
 }
 
+namespace {
+
+template <class... Numbers>
+std::string packed(Numbers... numbers) {
+  std::string out;
+  (out.append(reinterpret_cast<const char*>(&numbers), sizeof numbers), ...);
+  return out;
+}
+
+// A zip archive of one stored member.
+std::string archive_of(const std::string& name, const std::string& data) {
+  const auto size = static_cast<uint32_t>(data.size());
+  const auto length = static_cast<uint16_t>(name.size());
+  const auto zero = uint16_t{0};
+  const std::string sizes =
+      packed(zero, zero, zero, zero, uint32_t{0}, size, size, length, zero);  // flags ... extra field
+  const std::string local = packed(uint32_t{0x04034b50}, zero) + sizes + name + data;
+  const std::string central =
+      packed(uint32_t{0x02014b50}, zero, zero) + sizes + packed(zero, zero, zero, uint32_t{0}, uint32_t{0}) + name;
+  return local + central +
+         packed(uint32_t{0x06054b50}, zero, zero, uint16_t{1}, uint16_t{1}, static_cast<uint32_t>(central.size()),
+                static_cast<uint32_t>(local.size()), zero);
+}
+
+}  // namespace
+
+TEST_CASE("a pickle that is nested without end is refused like any other that is no dictionary", "[torch_file]") {
+  const test::TemporaryFolder folder;
+  const fs::path file = folder.path() / "nested.bin";
+  test::write_file(file, archive_of("archive/data.pkl", "\x80\x02)" + std::string(2'000'000, '\x85') + "."));
+  CHECK_THAT(refusal(file), Catch::Contains("data.pkl cannot be read"));
+}
+
 TEST_CASE("a damaged file of torch.save is an error, wherever it is damaged", "[torch_file]") {
   const std::string whole = read_file(kGolden / "longlora/adapter_model.bin");
   const test::TemporaryFolder folder;

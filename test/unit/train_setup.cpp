@@ -6,6 +6,8 @@
 
 #include "core/adapt/open_model.h"
 #include "core/base/random.h"
+#include "core/io/file_lock.h"
+#include "core/model/tensors.h"
 #include "core/train/trainer.h"
 #include "test/unit/data_support.h"
 
@@ -85,6 +87,64 @@ TEST_CASE("a run on from an adapter refuses what would change it", "[train]") {
   CHECK_THAT(error([](auto& r) { r.tune.also = {"norm"}; }), Contains("3|") && Contains("tune.also"));
   CHECK_THAT(error([](auto& r) { r.model.path = (kBase.parent_path() / "llama-gqa").string(); }), Contains("3|"));
   CHECK(error([](auto&) {}) == "no error");
+}
+
+TEST_CASE("a run is not resumed on another base, nor by two processes at once", "[train]") {
+  const Workshop w;
+  recipe::Recipe recipe = w.recipe("run");
+  fs::copy(kBase, w.folder / "base", fs::copy_options::recursive);
+  recipe.model.path = w.folder.str("base");
+  recipe.schedule.steps = 4;
+  recipe.checkpoint.every_steps = 2;
+  REQUIRE(train::train(recipe, false) == Exit::done);
+  fs::remove_all(w.folder / "run/final");
+  fs::remove_all(w.folder / "run/step-4");
+  {
+    io::FileLock lock(w.folder / "run");
+    REQUIRE(lock.try_lock());
+    CHECK_THAT(test::error_of([&] { (void)train::train(recipe, true); }), Catch::Contains("another process"));
+  }
+  io::TensorStore store(kBase);
+  std::vector<io::TensorSource> sources;
+  for (const auto& [name, view] : store.tensors()) {
+    const double factor = name == "model.norm.weight" ? 2 : 1;
+    const at::Tensor changed = model::as_tensor(view) * factor;
+    sources.push_back(model::source(name, changed, changed.scalar_type()));
+  }
+  io::write_safetensors(w.folder / "base/model.safetensors", std::move(sources));
+  CHECK_THAT(test::error_of([&] { (void)train::train(recipe, true); }), Catch::Contains("another base"));
+}
+
+TEST_CASE("a run's folder must be empty or the run's own", "[train]") {
+  const Workshop w;
+  const recipe::Recipe recipe = w.recipe("first");
+  w.folder.write("first/thesis.txt", "mine");
+  CHECK_THAT(test::error_of([&] { (void)train::train(recipe, false); }),
+             Catch::Contains("2|") && Catch::Contains("thesis.txt"));
+  recipe::Recipe wrong = w.recipe("second");
+  wrong.model.path = w.folder.str("nowhere");
+  CHECK_THAT(test::error_of([&] { (void)train::train(wrong, false); }), Catch::Contains("nowhere"));
+  CHECK_FALSE(fs::exists(w.folder / "second"));
+}
+
+TEST_CASE("weights that are not those of config.json are refused before anything is allocated", "[train]") {
+  const test::Folder folder;
+  const fs::path base = folder / "base";
+  const auto error = [&](const nlohmann::ordered_json& changes) {
+    fs::remove_all(base);
+    fs::copy(kBase, base, fs::copy_options::recursive);
+    nlohmann::ordered_json root = nlohmann::ordered_json::parse(read_file(base / "config.json"));
+    root.update(changes);
+    test::write_file(base / "config.json", root.dump());
+    return test::error_of([&] {
+      (void)adapt::open_model(
+          {.model = base, .adapter = kBase / "adapter-all-linear", .dtype = "float32", .device = "cpu", .rope = ""});
+    });
+  };
+  CHECK(error(nlohmann::ordered_json::object()) == "no error");
+  CHECK_THAT(error({{"vocab_size", 97}}), Catch::Contains("3|") && Catch::Contains("embed_tokens"));
+  CHECK_THAT(error({{"num_hidden_layers", 2147483647}}), Catch::Contains("3|") && Catch::Contains("is missing"));
+  CHECK_THAT(error({{"intermediate_size", 2147483647}}), Catch::Contains("3|") && Catch::Contains("has shape"));
 }
 
 }  // namespace longlora

@@ -1,0 +1,11 @@
+// README.md of a merged model: what it was made of, in the form that model hubs read.
+#pragma once
+#include "core/adapt/adapted_config.h"
+#include "core/adapt/merge.h"
+
+namespace longlora::adapt {
+
+void write_model_card(const MergeOptions& options, const AdaptedConfig& adapted, const io::TensorStore& base,
+                      const std::filesystem::path& folder);
+
+}  // namespace longlora::adapt
