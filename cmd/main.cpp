@@ -22,6 +22,7 @@ std::vector<Verb> verbs() {
       eval_ppl_verb(),
       generate_verb(),
       merge_verb(),
+      extract_lora_verb(),
       prepare_verb(),
       recipe_verb(),
   };

@@ -33,6 +33,7 @@ Verb train_verb();
 Verb eval_ppl_verb();
 Verb generate_verb();
 Verb merge_verb();
+Verb extract_lora_verb();
 Verb prepare_verb();
 Verb recipe_verb();
 
