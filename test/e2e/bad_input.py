@@ -206,6 +206,14 @@ def a_full_disk(case):
                      most_bytes=50_000), 1, "merged")
     assert set(p.name for p in case.out.iterdir()) == before, "merge left something behind"
     refused(case.train(most_bytes=20_000), 1, "step-1")
+    tuned = case.out / "tuned"
+    assert case.run("merge", "--model", case.model, "--adapter", MODEL / "adapter-longlora", "--out", tuned)[0] == 0
+    extract = ["extract-lora", "--base", case.model, "--tuned", tuned, "--out", case.out / "lora", "--rank", "2"]
+    refused(case.run(*extract, most_bytes=2_000), 1, "cannot write", "the same command goes on", ".lora.partial")
+    assert not (case.out / "lora").exists()
+    assert not list((case.out / ".lora.partial").glob(".*.partial-*")), "half a file is left"
+    assert case.run(*extract)[0] == 0
+    assert not (case.out / ".lora.partial").exists()
     assert not list((case.out / "run").glob("step-*")) and not (case.out / "run/final").exists()
 
 
@@ -230,6 +238,26 @@ def nothing_is_overwritten(case):
             "text.bin", "exists")
     refused(case.run("recipe", "cp", "longlora-7b-8k", case.out / "recipe.json"), 2, "recipe.json", "exists")
     assert contents(case.out) == before
+
+
+@check
+def an_extraction_that_cannot_be(case):
+    out = case.out / "lora"
+    def extract(*more):
+        return case.run("extract-lora", "--base", case.model, "--tuned", case.model, "--out", out, *more)
+    refused(extract(), 2, "--rank", "--energy", "--error")
+    refused(extract("--rank", "4", "--energy", "0.5"), 2, "exactly one")
+    refused(extract("--rank", "0"), 2, "--rank 0")
+    refused(extract("--rank", "4", "--max-rank", "8"), 2, "--max-rank")
+    refused(extract("--energy", "1.5"), 2, "--energy 1.5")
+    refused(extract("--error", "0"), 2, "--error 0")
+    refused(extract("--rank", "4", "--embed", "half"), 2, "--embed", "whole, lora, skip")
+    refused(extract("--rank", "4", "--targets", "q_proj,,k_proj"), 2, "--targets")
+    refused(extract("--rank", "4", "--portable", "--embed", "lora"), 2, "--portable", "--embed")
+    refused(extract("--rank", "4", "--dtype", "int8"), 2, "--dtype", "bfloat16")
+    refused(extract("--rank", "4"), 3, "nothing to extract")
+    refused(case.run("extract-lora", "--base", case.model, "--tuned", case.out / "no", "--out", out, "--rank", "4"), 3, "no such")
+    assert not [p for p in case.out.iterdir() if "lora" in p.name], "something was left behind"
 
 
 @check
