@@ -62,10 +62,11 @@ at::Tensor more_directions(const at::Tensor& d, const at::Tensor& q, int64_t cou
 }
 
 // d d^T in float64.
-at::Tensor gram(const at::Tensor& d) {
+at::Tensor gram(const at::Tensor& d, const std::function<void()>& between) {
   at::Tensor g = at::zeros({d.size(0), d.size(0)}, at::kDouble);
   const int64_t step = std::max<int64_t>(1, kChunk / d.size(0));
   for (int64_t first = 0; first < d.size(1); first += step) {
+    between();
     const at::Tensor part = d.narrow(1, first, std::min(step, d.size(1) - first)).to(at::kDouble);
     g.addmm_(part, part.t());
   }
@@ -142,7 +143,7 @@ TruncatedSvd truncated_svd(const at::Tensor& matrix, const SvdGoal& goal, uint64
     const at::Tensor block = more_directions(d, q, wanted + oversampling(wanted), block_seed, between);
     q = polished(at::cat({q, block}, 1));
     const at::Tensor rows = at::mm(q.t(), d);
-    const Eigen e = eigen(gram(rows));
+    const Eigen e = eigen(gram(rows, between));
     if (goal.loss == 0) return assemble(q, rows, e, most, tall);
     const int64_t good = std::min(most, q.size(1) - oversampling(wanted));  // the last of a sketch come out too small
     if (const auto rank = least_rank(e.values, good, total, allowed)) return assemble(q, rows, e, *rank, tall);
@@ -153,8 +154,7 @@ TruncatedSvd truncated_svd(const at::Tensor& matrix, const SvdGoal& goal, uint64
     wanted = std::max(good / 2, static_cast<int64_t>(std::min(more, static_cast<double>(k))));
     wanted = std::min(wanted, most - good);
   }
-  between();
-  const Eigen e = eigen(gram(d));
+  const Eigen e = eigen(gram(d, between));
   const int64_t rank = goal.loss > 0 ? least_rank(e.values, most, total, allowed).value_or(most) : most;
   return assemble({}, d, e, rank, tall);
 }

@@ -168,15 +168,16 @@ TEST_CASE("at full rank merging gives the tuned weights and its context settings
 TEST_CASE("the residuals are those of the factors as written, in their type", "[extract]") {
   const Pair p;
   p.tune({"proj"});
-  for (const io::DType dtype : {io::DType::f32, io::DType::bf16, io::DType::f16}) {
-    adapt::ExtractOptions options = p.options(3);
+  for (const auto& [dtype, rank] :
+       {std::pair{io::DType::f32, 3}, {io::DType::bf16, 3}, {io::DType::bf16, 16}, {io::DType::f16, 16}}) {
+    adapt::ExtractOptions options = p.options(rank);
     options.dtype = dtype;
     options.overwrite = true;
     const adapt::ExtractReport report = adapt::extract(options, kSilent);
     const io::Adapter adapter(p.out);
     const Tensors base = tensors_of(p.base), tuned = tensors_of(p.tuned);
     for (const adapt::ExtractedMatrix& m : report.matrices) {
-      INFO(m.module << ", " << io::name_of(dtype));
+      INFO(m.module << ", " << io::name_of(dtype) << ", rank " << rank);
       const io::Adapter::LowRank& lora = adapter.low_rank().at(m.module);
       CHECK(lora.a.dtype == dtype);
       const at::Tensor d =
@@ -184,7 +185,7 @@ TEST_CASE("the residuals are those of the factors as written, in their type", "[
       const at::Tensor kept =
           at::mm(model::as_tensor(lora.b).to(at::kDouble), model::as_tensor(lora.a).to(at::kDouble));
       CHECK(m.norm == Approx(d.norm().item<double>()).epsilon(1e-6));
-      CHECK(m.residual == Approx((d - kept).norm().item<double>()).epsilon(1e-5));
+      CHECK(m.residual == Approx((d - kept).norm().item<double>()).epsilon(1e-4));
     }
   }
 }
