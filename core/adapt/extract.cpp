@@ -29,10 +29,16 @@ struct Factors {
   at::Tensor a, b;  // [r, in], [out, r], in the type in which they are written
 };
 
-// tuned - base, float32.
-at::Tensor difference(const ExtractPlan::Matrix& matrix) {
-  at::Tensor d = model::as_tensor(matrix.tuned).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
-  return d.sub_(model::as_tensor(matrix.base));
+// tuned - base, float32, in `buffer`. By blocks of rows, as operands of another type are converted whole.
+at::Tensor difference(const ExtractPlan::Matrix& matrix, const at::Tensor& buffer) {
+  const at::Tensor base = model::as_tensor(matrix.base), tuned = model::as_tensor(matrix.tuned);
+  const at::Tensor d = buffer.narrow(0, 0, tuned.numel()).view(tuned.sizes());
+  const int64_t step = std::max<int64_t>(1, kBlock / d.size(1));
+  for (int64_t first = 0; first < d.size(0); first += step) {
+    const int64_t rows = std::min(step, d.size(0) - first);
+    d.narrow(0, first, rows).copy_(tuned.narrow(0, first, rows)).sub_(base.narrow(0, first, rows).to(at::kFloat));
+  }
+  return d;
 }
 
 // Squared norm of d - b a.
@@ -48,8 +54,8 @@ double squared_residual(const at::Tensor& d, const Factors& f) {
 }
 
 ExtractedMatrix factorize(const ExtractPlan::Matrix& matrix, const ExtractOptions& options, const ExtractWork& work,
-                          const std::function<void()>& between) {
-  const at::Tensor d = difference(matrix);
+                          const at::Tensor& buffer, const std::function<void()>& between) {
+  const at::Tensor d = difference(matrix, buffer);
   const int64_t out = d.size(0), in = d.size(1);
   ExtractedMatrix result{.module = matrix.module, .shape = {out, in}};
   result.norm = std::sqrt(squared_norm(d));
@@ -204,8 +210,12 @@ ExtractReport run(const ExtractOptions& options, const ExtractPlan& plan, const 
   report.notes = plan.notes;
   report.context = fmt::format("{} tokens, RoPE {}, theta {:g}, from {}", plan.tuned.covered_length(),
                                model::name_of(plan.tuned.rope.type), plan.tuned.rope.theta, options.tuned.string());
-  int64_t total = 0, done = 0;
-  for (const auto& m : plan.matrices) total += m.base.count();
+  int64_t total = 0, done = 0, largest = 0;
+  for (const auto& m : plan.matrices) {
+    total += m.base.count();
+    largest = std::max(largest, m.base.count());
+  }
+  const at::Tensor buffer = at::empty({largest}, at::kFloat);  // one for all: the C library keeps what is freed
   const auto between = [&] {
     if (stop_requested())
       throw Error(Exit::interrupted,
@@ -220,7 +230,7 @@ ExtractReport run(const ExtractOptions& options, const ExtractPlan& plan, const 
       report.matrices.push_back(*finished);
       ++report.resumed;
     } else {
-      report.matrices.push_back(factorize(matrix, options, work, between));
+      report.matrices.push_back(factorize(matrix, options, work, buffer, between));
     }
     report.rank = std::max(report.rank, report.matrices.back().rank);
     done += matrix.base.count();

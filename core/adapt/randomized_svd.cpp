@@ -148,10 +148,10 @@ TruncatedSvd truncated_svd(const at::Tensor& matrix, const SvdGoal& goal, uint64
     const int64_t good = std::min(most, q.size(1) - oversampling(wanted));  // the last of a sketch come out too small
     if (const auto rank = least_rank(e.values, good, total, allowed)) return assemble(q, rows, e, *rank, tall);
     if (good == most) return assemble(q, rows, e, most, tall);
-    // So many more at least, as no value to come is larger than the last.
+    // At least `more`, as no value to come is larger than the last; half as many again, as they fall.
     const double left = total - e.values.narrow(0, 0, good).sum().item<double>() - allowed;
     const double more = std::ceil(left / std::max(e.values[good - 1].item<double>(), 1e-300));
-    wanted = std::max(good / 2, static_cast<int64_t>(std::min(more, static_cast<double>(k))));
+    wanted = std::max(good / 2, static_cast<int64_t>(std::min(1.5 * more, static_cast<double>(k))));
     wanted = std::min(wanted, most - good);
   }
   const Eigen e = eigen(gram(d, between));
