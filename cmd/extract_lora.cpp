@@ -187,6 +187,7 @@ void print(const adapt::ExtractReport& report, const Total& total, const adapt::
 
 Exit run(const cxxopts::ParseResult& arguments) {
   const adapt::ExtractOptions options = options_of(arguments);
+  const auto json = output_file(arguments, "json");
   std::optional<Progress> progress;
   const adapt::ExtractReport report =
       adapt::extract(options, [&](int64_t done, int64_t total, const std::string& module) {
@@ -196,9 +197,8 @@ Exit run(const cxxopts::ParseResult& arguments) {
   if (progress)
     progress->finish(report.resumed > 0 ? fmt::format("{} matrices were finished before", report.resumed) : "");
   const Total total = total_of(report, options.goal);
-  const std::string json = arguments.count("json") > 0 ? arguments["json"].as<std::string>() : "";
   if (json != "-") print(report, total, options);
-  if (!json.empty()) write_result(json, to_json(report, total).dump(2));
+  if (json) write_result(*json, to_json(report, total).dump(2));
   return Exit::done;
 }
 
@@ -216,7 +216,7 @@ Verb extract_lora_verb() {
       "factors as written. Embedding, lm_head and norms that differ are stored whole. RoPE and context settings go\n"
       "into longlora.json, and 'longlora merge' restores them.\n\n"
       "Stopped or killed, the same command goes on after the last finished matrix; until the adapter is complete\n"
-      "they are in .NAME.partial beside the output.\n\n"
+      "they are in .NAME.extract beside the output.\n\n"
       "  longlora extract-lora --base Meta-Llama-3-8B --tuned Llama-3-8B-Gradient-1048k --out gradient-1m --rank 64",
       declare,
       run};

@@ -99,12 +99,15 @@ void add_pair(std::vector<io::TensorSource>& sources, const ExtractPlan::Matrix&
   const std::string module = matrix.module;
   const auto put = [&work, module, type, used = from.rank](const char* which, std::vector<int64_t> shape, int64_t dim,
                                                            bool transposed) {
-    return [&work, module, type, used, which, shape, dim, transposed](std::span<std::byte> bytes) {
-      at::Tensor to = at::from_blob(bytes.data(), shape, type).zero_();
-      if (used == 0) return;
+    return [&work, module, type, used, which, shape, dim, transposed](int64_t first, std::span<std::byte> bytes) {
+      model::single_threaded();
+      const int64_t rows = static_cast<int64_t>(bytes.size() / c10::elementSize(type)) / shape[1];
+      at::Tensor to = at::from_blob(bytes.data(), {rows, shape[1]}, type).zero_();
+      const int64_t filled = dim == 0 ? std::clamp<int64_t>(used - first, 0, rows) : rows;
+      if (used == 0 || filled == 0) return;
       const io::SafetensorsFile file = work.open(module);
       const at::Tensor stored = model::as_tensor(file.tensors().at(which));
-      to.narrow(dim, 0, used).copy_(transposed ? stored.t() : stored);
+      to.narrow(dim, 0, dim == 0 ? filled : used).copy_((transposed ? stored.t() : stored).narrow(0, first, filled));
     };
   };
   const int64_t out = from.shape[0], in = from.shape[1];
@@ -180,9 +183,10 @@ void write_adapter(const ExtractOptions& options, const ExtractPlan& plan, const
     config.alpha_pattern.emplace_back(pattern, static_cast<double>(rank));
   }
   for (const auto& [name, view] : plan.whole) {
-    sources.push_back({io::adapter_name(name), view.dtype, view.shape, [&view = view](std::span<std::byte> out) {
-                         std::memcpy(out.data(), view.bytes.data(), out.size());
-                       }});
+    sources.push_back(
+        {io::adapter_name(name), view.dtype, view.shape, [&view = view](int64_t first, std::span<std::byte> out) {
+           std::memcpy(out.data(), io::rows_of(view, first, view.count()).bytes.data(), out.size());
+         }});
     report.whole.push_back(name);
   }
   for (const io::TensorSource& source : sources) {
@@ -250,7 +254,7 @@ ExtractReport run(const ExtractOptions& options, const ExtractPlan& plan, const 
 
 ExtractReport extract(const ExtractOptions& options,
                       const std::function<void(int64_t, int64_t, const std::string&)>& progress) {
-  check_folders({.model = options.base, .adapters = {options.tuned}, .out = options.out});
+  check_folders({.model = options.base, .adapters = {{options.tuned}}, .out = options.out});
   if (fs::exists(options.out) && !options.overwrite) {
     usage_error("{}: exists already; choose another folder or pass --overwrite", options.out.string());
   }

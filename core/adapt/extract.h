@@ -3,7 +3,7 @@
 //
 // One matrix at a time: the difference in float32 from both checkpoints, truncated_svd(), B = U sqrt(S), A = sqrt(S) V^T, so
 // that both are of one size and the scale alpha / r is 1. The residual is computed from the factors as they are written.
-// Finished factors are kept in `.NAME.partial` beside the output until the adapter is complete; a run that was stopped or
+// Finished factors are kept in `.NAME.extract` beside the output until the adapter is complete; a run that was stopped or
 // killed goes on from there.
 #pragma once
 #include <cstdint>
@@ -52,7 +52,7 @@ struct ExtractReport {
 };
 
 // `progress` gets weights done and in all, and the module at work.
-// Exit 2: `out` exists or is one of the inputs; a `.NAME.partial` of another command; an embedding that cannot be LoRA.
+// Exit 2: `out` exists or is one of the inputs; a `.NAME.extract` of another command; an embedding that cannot be LoRA.
 // Exit 3: models that do not fit together, naming the key or the tensor; nothing differs; values that are not finite.
 // Exit 1: cannot write. Exit 75 at a signal. Finished matrices are kept in the last two cases.
 ExtractReport extract(const ExtractOptions& options,

@@ -12,21 +12,7 @@ constexpr const char *kSettings = "extract.json", *kLock = "lock";
 
 fs::path beside(const fs::path& out) {
   const fs::path clean = out.has_filename() ? out : out.parent_path();
-  return clean.parent_path() / fmt::format(".{}.partial", clean.filename().string());
-}
-
-// What a run that was killed while it put the adapter together has left: AtomicFolder's `.NAME.partial-PID`.
-void remove_half_written(const fs::path& folder) {
-  const std::string beginning = folder.filename().string() + "-";
-  std::error_code ignored;
-  std::vector<fs::path> found;
-  for (const auto& entry : fs::directory_iterator(folder.has_parent_path() ? folder.parent_path() : ".", ignored)) {
-    const std::string name = entry.path().filename().string();
-    const bool number =
-        name.size() > beginning.size() && name.find_first_not_of("0123456789", beginning.size()) == std::string::npos;
-    if (name.starts_with(beginning) && number) found.push_back(entry.path());
-  }
-  for (const fs::path& path : found) fs::remove_all(path, ignored);
+  return clean.parent_path() / fmt::format(".{}.extract", clean.filename().string());
 }
 
 void check_same(const ordered_json& before, const ordered_json& now, const fs::path& folder) {
@@ -53,7 +39,6 @@ ExtractWork::ExtractWork(const fs::path& out, const ordered_json& settings) : fo
   if (ec) fail("{}: cannot create the folder: {}", folder_.string(), ec.message());
   lock_.emplace(folder_ / kLock);
   if (!lock_->try_lock()) fail("{}: another run is at work on this output", folder_.string());
-  remove_half_written(folder_);
   const fs::path record = folder_ / kSettings;
   if (!fs::exists(record)) {
     write_file_atomically(record, settings.dump(2) + "\n");

@@ -1,4 +1,4 @@
-// The finished factors of an extraction under way: a folder `.NAME.partial` beside the output with a safetensors file a matrix
+// The finished factors of an extraction under way: a folder `.NAME.extract` beside the output with a safetensors file a matrix
 // and extract.json, which says of what and how. Another run of the same command finds them and goes on; the folder goes when
 // the adapter is complete.
 #pragma once

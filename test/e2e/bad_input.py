@@ -209,11 +209,11 @@ def a_full_disk(case):
     tuned = case.out / "tuned"
     assert case.run("merge", "--model", case.model, "--adapter", MODEL / "adapter-longlora", "--out", tuned)[0] == 0
     extract = ["extract-lora", "--base", case.model, "--tuned", tuned, "--out", case.out / "lora", "--rank", "2"]
-    refused(case.run(*extract, most_bytes=2_000), 1, "cannot write", "the same command goes on", ".lora.partial")
+    refused(case.run(*extract, most_bytes=2_000), 1, "cannot write", "the same command goes on", ".lora.extract")
     assert not (case.out / "lora").exists()
-    assert not list((case.out / ".lora.partial").glob(".*.partial-*")), "half a file is left"
+    assert not list((case.out / ".lora.extract").glob(".*.partial-*")), "half a file is left"
     assert case.run(*extract)[0] == 0
-    assert not (case.out / ".lora.partial").exists()
+    assert not (case.out / ".lora.extract").exists()
     assert not list((case.out / "run").glob("step-*")) and not (case.out / "run/final").exists()
 
 
@@ -268,8 +268,8 @@ def an_adapter_of_another_base(case):
     weights = bytearray((other / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (other / "model.safetensors").write_bytes(weights)
-    refused(case.run("merge", "--model", other, "--adapter", case.out / "run/final", "--out", case.out / "merged"), 3,
-            "longlora.json", "another base")
+    refused(case.run("merge", "--model", other, "--adapter", case.out / "run/final", "--out", case.out / "merged"), 2,
+            "another base", "--embed")
     refused(case.run("eval-ppl", "--model", other, "--adapter", case.out / "run/final", "--data", case.data, "--context",
                      "64"), 3, "longlora.json", "another base")
     refused(case.run("eval-ppl", "--model", ROOT / "test/golden/models/llama-gqa", "--adapter", MODEL / "adapter-longlora",

@@ -78,7 +78,7 @@ struct Pair {
     return {.base = base, .tuned = tuned, .out = out, .goal = {.max_rank = rank}};
   }
   void merge(std::optional<io::DType> dtype = io::DType::f32) const {
-    (void)adapt::merge({.model = base, .adapters = {out}, .out = merged, .dtype = dtype, .overwrite = true}, kQuiet);
+    (void)adapt::merge({.model = base, .adapters = {{out}}, .out = merged, .dtype = dtype, .overwrite = true}, kQuiet);
   }
   [[nodiscard]] std::string refusal(const adapt::ExtractOptions& options, Exit code = Exit::input) const {
     std::string message = "not refused";
@@ -89,7 +89,7 @@ struct Pair {
       message = error.what();
     }
     CHECK_FALSE(fs::exists(out));
-    CHECK_FALSE(fs::exists(temporary.path() / ".out.partial"));
+    CHECK_FALSE(fs::exists(temporary.path() / ".out.extract"));
     return message;
   }
 };
@@ -114,7 +114,7 @@ void check_same_files(const fs::path& a, const fs::path& b) {
 TEST_CASE("extracting from a merged model gives the adapter's change back", "[extract]") {
   Pair p;
   fs::remove_all(p.tuned);
-  (void)adapt::merge({.model = p.base, .adapters = {kGolden / "lora"}, .out = p.tuned, .dtype = io::DType::f32},
+  (void)adapt::merge({.model = p.base, .adapters = {{kGolden / "lora"}}, .out = p.tuned, .dtype = io::DType::f32},
                      kQuiet);
   const adapt::ExtractReport report = adapt::extract(p.options(4), kSilent);
   const io::Adapter before(kGolden / "lora"), after(p.out);
@@ -138,7 +138,7 @@ TEST_CASE("extracting from a merged model gives the adapter's change back", "[ex
   int64_t unchanged = 0;
   for (const adapt::ExtractedMatrix& m : report.matrices) unchanged += m.rank == 0;
   CHECK(unchanged == 6);
-  CHECK_FALSE(fs::exists(p.temporary.path() / ".out.partial"));
+  CHECK_FALSE(fs::exists(p.temporary.path() / ".out.extract"));
 }
 
 TEST_CASE("at full rank merging gives the tuned weights and its context settings", "[extract]") {
@@ -414,7 +414,7 @@ TEST_CASE("a stopped extraction goes on to the same files", "[extract]") {
   adapt::ExtractOptions options = p.options(0);
   options.goal.loss = 0.1;
   (void)adapt::extract(options, kSilent);
-  const fs::path whole = p.temporary.path() / "whole", work = p.temporary.path() / ".out.partial";
+  const fs::path whole = p.temporary.path() / "whole", work = p.temporary.path() / ".out.extract";
   fs::rename(p.out, whole);
   int at = 0, stop_at = 5;
   const auto stop = [&](int64_t, int64_t, const std::string&) {
@@ -427,7 +427,7 @@ TEST_CASE("a stopped extraction goes on to the same files", "[extract]") {
   adapt::ExtractOptions other = options;
   other.goal.loss = 0.2;
   CHECK_THROWS_WITH(adapt::extract(other, kSilent),
-                    Catch::Contains(".out.partial") && Catch::Contains("loss 0.1, now 0.2"));
+                    Catch::Contains(".out.extract") && Catch::Contains("loss 0.1, now 0.2"));
   CHECK(fs::exists(work));
 
   at = 0, stop_at = 9;
@@ -436,7 +436,7 @@ TEST_CASE("a stopped extraction goes on to the same files", "[extract]") {
   const fs::path damaged = work / (kQ0 + ".safetensors");
   fs::resize_file(damaged, fs::file_size(damaged) / 2);
   test::write_file(work / "model.layers.0.self_attn.v_proj.safetensors", "");
-  fs::create_directory(p.temporary.path() / ".out.partial-4711");  // of a run that was killed at the very end
+  fs::create_directory(p.temporary.path() / ".out.partial");  // of a run that was killed at the very end
   const adapt::ExtractReport report = adapt::extract(options, kSilent);
   CHECK(report.resumed == 7);
   CHECK(report.matrices.size() == 14);
@@ -481,7 +481,7 @@ TEST_CASE("a signal or a kill in the middle of extract-lora, and the same comman
     }
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   };
-  const fs::path whole = p.temporary.path() / "whole", work = p.temporary.path() / ".out.partial";
+  const fs::path whole = p.temporary.path() / "whole", work = p.temporary.path() / ".out.extract";
   REQUIRE(exit_code(start(whole)) == 0);
   for (const int number : {SIGTERM, SIGKILL}) {
     int code = 0;
