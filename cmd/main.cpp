@@ -20,6 +20,8 @@ std::vector<Verb> verbs() {
   return {
       train_verb(),
       eval_ppl_verb(),
+      eval_passkey_verb(),
+      eval_needle_verb(),
       generate_verb(),
       merge_verb(),
       extract_lora_verb(),

@@ -31,6 +31,8 @@ struct Verb {
 // One function a verb, each in the file of its name.
 Verb train_verb();
 Verb eval_ppl_verb();
+Verb eval_passkey_verb();
+Verb eval_needle_verb();
 Verb generate_verb();
 Verb merge_verb();
 Verb extract_lora_verb();

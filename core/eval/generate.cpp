@@ -27,9 +27,15 @@ int32_t pick_token(const at::Tensor& logits, const GenerateOptions& options, uin
 std::vector<int32_t> generate(const model::Llama& llama, std::span<const int32_t> prompt, std::span<const int32_t> stop,
                               const GenerateOptions& options, const std::function<bool(int32_t)>& each) {
   if (prompt.empty()) usage_error("the prompt has no token: give at least one character, or a model with a BOS token");
-  std::vector<int32_t> tokens;
   model::KvCache cache = llama.make_cache(static_cast<int64_t>(prompt.size()) + options.max_new_tokens);
-  at::Tensor logits = llama.next_logits(prompt, cache);
+  const at::Tensor logits = llama.next_logits(prompt, cache);
+  return continue_from(llama, cache, logits, stop, options, each);
+}
+
+std::vector<int32_t> continue_from(const model::Llama& llama, model::KvCache& cache, at::Tensor logits,
+                                   std::span<const int32_t> stop, const GenerateOptions& options,
+                                   const std::function<bool(int32_t)>& each) {
+  std::vector<int32_t> tokens;
   while (static_cast<int64_t>(tokens.size()) < options.max_new_tokens) {
     const int32_t next = pick_token(logits, options, tokens.size());
     if (std::find(stop.begin(), stop.end(), next) != stop.end()) break;

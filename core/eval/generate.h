@@ -26,4 +26,9 @@ struct GenerateOptions {
                                             std::span<const int32_t> stop, const GenerateOptions& options,
                                             const std::function<bool(int32_t)>& each = {});
 
+// The same from a cache that has the prompt, `logits` being those after it; the cache needs room for max_new_tokens.
+[[nodiscard]] std::vector<int32_t> continue_from(const model::Llama& llama, model::KvCache& cache, at::Tensor logits,
+                                                 std::span<const int32_t> stop, const GenerateOptions& options,
+                                                 const std::function<bool(int32_t)>& each = {});
+
 }  // namespace longlora::eval

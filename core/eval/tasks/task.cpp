@@ -1,0 +1,70 @@
+#include "core/eval/tasks/task.h"
+
+#include <algorithm>
+
+#include "core/base/error.h"
+
+namespace longlora::eval {
+
+PromptEncoder::PromptEncoder(const text::Tokenizer& tokenizer, std::optional<text::ChatFormat> format)
+    : tokenizer_(tokenizer), format_(format) {
+  if (!format_) return;
+  const text::ChatMessage hello{text::Role::user, "hello"};
+  (void)text::encode_chat(tokenizer_, *format_, std::span(&hello, 1));  // says what the tokenizer lacks
+}
+
+std::vector<int32_t> PromptEncoder::encode(const Prompt& prompt, const std::string& end) const {
+  std::string text;
+  if (format_) {
+    const auto name = [&](std::optional<int32_t> id) { return id ? tokenizer_.decode(std::span(&*id, 1), false) : ""; };
+    const text::ChatMessage message{text::Role::user, prompt.question};
+    for (const auto& piece :
+         text::render_chat(*format_, std::span(&message, 1), name(tokenizer_.bos()), name(tokenizer_.eos())))
+      text += piece.text;
+  } else {
+    text = prompt.question;
+  }
+  std::vector<int32_t> ids = tokenizer_.encode(text + prompt.lead + end, format_.has_value());
+  const bool has_bos = !ids.empty() && tokenizer_.bos() && ids.front() == *tokenizer_.bos();
+  if (tokenizer_.adds_bos() && tokenizer_.bos() && !has_bos) ids.insert(ids.begin(), *tokenizer_.bos());
+  return ids;
+}
+
+Sample PromptEncoder::complete(const Prompt& text, Sample sample) const {
+  sample.prompt = prompt(text);
+  sample.whole = whole(text);
+  return sample;
+}
+
+size_t answer_begin(const Sample& sample) {
+  const auto& a = sample.prompt;
+  const auto& b = sample.whole;
+  return static_cast<size_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
+}
+
+int64_t fit(int64_t least, int64_t room, const std::function<int64_t(int64_t)>& tokens) {
+  if (tokens(least) > room) return -1;
+  int64_t good = least, step = std::max<int64_t>(1, least);
+  while (tokens(good + step) <= room) {
+    good += step;
+    step *= 2;
+  }
+  int64_t bad = good + step;
+  while (bad - good > 1) {
+    const int64_t middle = good + (bad - good) / 2;
+    (tokens(middle) <= room ? good : bad) = middle;
+  }
+  return good;
+}
+
+int64_t fit_or_refuse(const std::string& task, const Cell& cell, int64_t least, int64_t room,
+                      const std::function<int64_t(int64_t)>& tokens) {
+  const int64_t n = fit(least, room, tokens);
+  if (n < 0) {
+    usage_error("--lengths {}: too short for {}, whose shortest prompt and answer take {} tokens", cell.length, task,
+                tokens(least) + cell.length - room);
+  }
+  return n;
+}
+
+}  // namespace longlora::eval
