@@ -22,6 +22,7 @@ std::vector<Verb> verbs() {
       eval_ppl_verb(),
       eval_passkey_verb(),
       eval_needle_verb(),
+      eval_retrieval_verb(),
       generate_verb(),
       merge_verb(),
       extract_lora_verb(),

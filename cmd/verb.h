@@ -33,6 +33,7 @@ Verb train_verb();
 Verb eval_ppl_verb();
 Verb eval_passkey_verb();
 Verb eval_needle_verb();
+Verb eval_retrieval_verb();
 Verb generate_verb();
 Verb merge_verb();
 Verb extract_lora_verb();

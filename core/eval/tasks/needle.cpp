@@ -46,7 +46,7 @@ Task needle_task(const NeedleOptions& options, const PromptEncoder& encoder, con
       return needle_prompt(options,
                            with_needle(std::span(sentences).first(static_cast<size_t>(n)), options.needle, cell.depth));
     };
-    const int64_t n = fit_or_refuse("the needle", cell, 1, cell.length - options.max_new_tokens,
+    const int64_t n = fit_or_refuse("the needle", cell, 1, kNoLimit, cell.length - options.max_new_tokens,
                                     [&](int64_t count) { return encoder.count(prompt(count)); });
     Sample sample;
     sample.max_new_tokens = options.max_new_tokens;

@@ -84,7 +84,7 @@ Sample exact_sample(const PasskeyOptions& options, const PromptEncoder& encoder,
     return passkey_prompt(without_trailing_space(text.substr(0, place)), text.substr(place, n - place), key);
   };
   const auto tokens = [&](int64_t n) { return static_cast<int64_t>(encoder.whole(prompt(n)).size()); };
-  const int64_t about = fit_or_refuse("the passkey", cell, 0, cell.length, tokens);
+  const int64_t about = fit_or_refuse("the passkey", cell, 0, kNoLimit, cell.length, tokens);
   for (int64_t off = 0; off < 512; ++off) {  // tokens do not grow evenly with characters: look around
     for (const int64_t n : {about - off, about + off}) {
       if (n >= 0 && tokens(n) == cell.length) return finished(encoder, prompt(n), key, cell.depth);

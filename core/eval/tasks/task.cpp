@@ -42,14 +42,17 @@ size_t answer_begin(const Sample& sample) {
   return static_cast<size_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
 }
 
-int64_t fit(int64_t least, int64_t room, const std::function<int64_t(int64_t)>& tokens) {
+int64_t fit(int64_t least, int64_t most, int64_t room, const std::function<int64_t(int64_t)>& tokens) {
   if (tokens(least) > room) return -1;
-  int64_t good = least, step = std::max<int64_t>(1, least);
-  while (tokens(good + step) <= room) {
-    good += step;
-    step *= 2;
+  int64_t good = least, bad = most + 1;
+  for (int64_t step = std::max<int64_t>(1, least); good < most; step *= 2) {
+    const int64_t next = std::min(most, good + step);
+    if (tokens(next) > room) {
+      bad = next;
+      break;
+    }
+    good = next;
   }
-  int64_t bad = good + step;
   while (bad - good > 1) {
     const int64_t middle = good + (bad - good) / 2;
     (tokens(middle) <= room ? good : bad) = middle;
@@ -57,13 +60,16 @@ int64_t fit(int64_t least, int64_t room, const std::function<int64_t(int64_t)>& 
   return good;
 }
 
-int64_t fit_or_refuse(const std::string& task, const Cell& cell, int64_t least, int64_t room,
+int64_t fit_or_refuse(const std::string& task, const Cell& cell, int64_t least, int64_t most, int64_t room,
                       const std::function<int64_t(int64_t)>& tokens) {
-  const int64_t n = fit(least, room, tokens);
+  const int64_t n = fit(least, most, room, tokens);
   if (n < 0) {
-    usage_error("--lengths {}: too short for {}, whose shortest prompt and answer take {} tokens", cell.length, task,
+    usage_error("--lengths {}: too short for {}, which takes {} tokens at least", cell.length, task,
                 tokens(least) + cell.length - room);
   }
+  if (n == most && tokens(n) < room / 2)
+    usage_error("--lengths {}: too long for {}, which fills {} tokens at most", cell.length, task,
+                tokens(n) + cell.length - room);
   return n;
 }
 

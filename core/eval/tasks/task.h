@@ -70,11 +70,13 @@ class PromptEncoder {
 // first token reaches back over the border.
 [[nodiscard]] size_t answer_begin(const Sample& sample);
 
-// The largest n >= least with tokens(n) <= room, where tokens grows with n; negative when `least` is too long already.
-[[nodiscard]] int64_t fit(int64_t least, int64_t room, const std::function<int64_t(int64_t)>& tokens);
+// The largest n in [least, most] with tokens(n) <= room, where tokens grows with n; negative when `least` is too long.
+[[nodiscard]] int64_t fit(int64_t least, int64_t most, int64_t room, const std::function<int64_t(int64_t)>& tokens);
 
-// The same, but exit 2 naming task and length when not even the least fits.
-[[nodiscard]] int64_t fit_or_refuse(const std::string& task, const Cell& cell, int64_t least, int64_t room,
-                                    const std::function<int64_t(int64_t)>& tokens);
+inline constexpr int64_t kNoLimit = int64_t{1} << 40;
+
+// The same; exit 2 naming task and length when not even the least fits, or when `most` leaves the length half empty.
+[[nodiscard]] int64_t fit_or_refuse(const std::string& task, const Cell& cell, int64_t least, int64_t most,
+                                    int64_t room, const std::function<int64_t(int64_t)>& tokens);
 
 }  // namespace longlora::eval
