@@ -1,6 +1,7 @@
 #include "core/eval/tasks/passkey.h"
 
 #include <algorithm>
+#include <cmath>
 #include <random>
 
 #include "core/base/error.h"
@@ -53,41 +54,58 @@ Sample finished(const PromptEncoder& encoder, const Prompt& prompt, const std::s
   sample.depth = depth;
   sample.facts = {{"needle", fmt::format("The pass key is {0}. Remember it. {0} is the pass key.", key)}};
   sample = encoder.complete(prompt, std::move(sample));
-  sample.max_new_tokens =
-      std::max<int64_t>(1, static_cast<int64_t>(sample.whole.size()) - static_cast<int64_t>(sample.prompt.size()));
+  sample.max_new_tokens = static_cast<int64_t>(sample.whole.size() - answer_begin(sample));
   return sample;
 }
 
-// The prompt of exactly cell.length tokens with the answer. The text is cut by characters to reach it: at its end, or, at
-// depth 100, before the key.
+// A text of sentences that is cut by characters: at its end, or, at depth 100, before the key.
+class CutText {
+ public:
+  CutText(const Haystack& haystack, uint64_t stream, int64_t first, double depth, std::string key)
+      : haystack_(haystack), stream_(stream), next_(first), depth_(depth), key_(std::move(key)) {}
+
+  [[nodiscard]] Prompt prompt(int64_t characters) {
+    auto n = static_cast<size_t>(characters);
+    while (text_.size() <= n) {
+      text_ += haystack_.sentence(stream_, next_++);
+      starts_.push_back(text_.size());
+    }
+    while (n > 0 && (static_cast<unsigned char>(text_[n]) & 0xC0) == 0x80) --n;  // not inside a character
+    size_t place = n;
+    if (depth_ < 100) {
+      const auto want = static_cast<size_t>(depth_ / 100 * static_cast<double>(n));
+      place = *std::prev(std::upper_bound(starts_.begin(), starts_.end(), want));
+    }
+    return passkey_prompt(without_trailing_space(text_.substr(0, place)), text_.substr(place, n - place), key_);
+  }
+
+ private:
+  const Haystack& haystack_;
+  uint64_t stream_;
+  int64_t next_;
+  double depth_;
+  std::string key_, text_;
+  std::vector<size_t> starts_ = {0};  // of the sentences
+};
+
+// The prompt that makes cell.length tokens with its answer. Tokens do not grow evenly with characters, so a number may lie
+// between two cuts: then one near by, or a text that begins a sentence later.
 Sample exact_sample(const PasskeyOptions& options, const PromptEncoder& encoder, const Haystack& haystack,
                     const Cell& cell) {
+  constexpr int64_t kTexts = 64, kNear = 8;
   const uint64_t stream = derive_seed(options.seed, {static_cast<uint64_t>(cell.trial)});
   SplitMix random(derive_seed(
       stream, {0x6b65, static_cast<uint64_t>(cell.length), static_cast<uint64_t>(std::llround(cell.depth * 1000))}));
   const std::string key = std::to_string(10000 + random.below(90000));
-  std::string text;
-  std::vector<size_t> starts = {0};  // of the sentences in it
-  int64_t sentences = 0;
-  const auto prompt = [&](int64_t characters) {
-    auto n = static_cast<size_t>(characters);
-    while (text.size() <= n) {
-      text += haystack.sentence(stream, sentences++);
-      starts.push_back(text.size());
-    }
-    while (n > 0 && (static_cast<unsigned char>(text[n]) & 0xC0) == 0x80) --n;  // not inside a character
-    size_t place = n;
-    if (cell.depth < 100) {
-      const auto want = static_cast<size_t>(cell.depth / 100 * static_cast<double>(n));
-      place = *std::prev(std::upper_bound(starts.begin(), starts.end(), want));
-    }
-    return passkey_prompt(without_trailing_space(text.substr(0, place)), text.substr(place, n - place), key);
-  };
-  const auto tokens = [&](int64_t n) { return static_cast<int64_t>(encoder.whole(prompt(n)).size()); };
-  const int64_t about = fit_or_refuse("the passkey", cell, 0, kNoLimit, cell.length, tokens);
-  for (int64_t off = 0; off < 512; ++off) {  // tokens do not grow evenly with characters: look around
-    for (const int64_t n : {about - off, about + off}) {
-      if (n >= 0 && tokens(n) == cell.length) return finished(encoder, prompt(n), key, cell.depth);
+  // A tokenizer that joins "is" with the space behind it writes the answer in one token more.
+  const Sample shortest = encoder.complete(passkey_prompt("", "", key), {});
+  const auto over = static_cast<int64_t>(shortest.prompt.size() - answer_begin(shortest));
+  for (int64_t first = 0; first < kTexts; ++first) {
+    CutText text(haystack, stream, first, cell.depth, key);
+    const auto tokens = [&](int64_t n) { return static_cast<int64_t>(encoder.whole(text.prompt(n)).size()) + over; };
+    const int64_t about = fit_or_refuse("the passkey", cell, 0, kNoLimit, cell.length, tokens);
+    for (int64_t n = std::max<int64_t>(0, about - kNear); n <= about + kNear; ++n) {
+      if (tokens(n) == cell.length) return finished(encoder, text.prompt(n), key, cell.depth);
     }
   }
   fail("no cut of the text gives {} tokens exactly; use another --haystack or leave --exact out", cell.length);

@@ -28,9 +28,12 @@ struct Needle {
 [[nodiscard]] std::string niah_needle(const Needle& needle, KeyKind value);
 [[nodiscard]] Prompt niah_prompt(const NiahOptions& options, const std::string& context,
                                  std::span<const std::string> queries, std::span<const std::string> answers);
-// Needle i stands before sentence places[i] (ascending); sentences are joined by `joint`.
-[[nodiscard]] std::string niah_context(std::span<const std::string> sentences, std::span<const std::string> needles,
-                                       std::span<const int64_t> places, const char* joint);
+// Needle i stands before sentence places[i] (ascending). In prose all is joined by spaces, as RULER does it: a needle at an
+// end of the text, or behind another one, has the space of the empty stretch there too. As lines, by newlines.
+[[nodiscard]] std::string needles_in_prose(std::span<const std::string> sentences, std::span<const std::string> needles,
+                                           std::span<const int64_t> places);
+[[nodiscard]] std::string needles_in_lines(std::span<const std::string> lines, std::span<const std::string> needles,
+                                           std::span<const int64_t> places);
 [[nodiscard]] Task niah_task(const std::string& name, const NiahOptions& options, uint64_t seed,
                              const PromptEncoder& encoder, const Haystack& haystack);
 

@@ -101,19 +101,31 @@ Prompt niah_prompt(const NiahOptions& options, const std::string& context, std::
           .answer = answer};
 }
 
-std::string niah_context(std::span<const std::string> sentences, std::span<const std::string> needles,
-                         std::span<const int64_t> places, const char* joint) {
-  std::string text;
-  const auto add = [&](const std::string& sentence) {
-    if (!text.empty()) text += joint;
-    text += sentence;
+std::string needles_in_prose(std::span<const std::string> sentences, std::span<const std::string> needles,
+                             std::span<const int64_t> places) {
+  std::vector<std::string> parts;
+  size_t from = 0;
+  const auto stretch = [&](size_t to) {
+    parts.push_back(fmt::format("{}", fmt::join(sentences.subspan(from, to - from), " ")));
+    from = to;
   };
-  size_t needle = 0;
-  for (size_t i = 0; i <= sentences.size(); ++i) {
-    while (needle < needles.size() && places[needle] == static_cast<int64_t>(i)) add(needles[needle++]);
-    if (i < sentences.size()) add(sentences[i]);
+  for (size_t i = 0; i < needles.size(); ++i) {
+    stretch(static_cast<size_t>(places[i]));
+    parts.push_back(needles[i]);
   }
-  return text;
+  stretch(sentences.size());
+  return fmt::format("{}", fmt::join(parts, " "));
+}
+
+std::string needles_in_lines(std::span<const std::string> lines, std::span<const std::string> needles,
+                             std::span<const int64_t> places) {
+  std::vector<std::string> all;
+  size_t needle = 0;
+  for (size_t i = 0; i <= lines.size(); ++i) {
+    while (needle < needles.size() && places[needle] == static_cast<int64_t>(i)) all.push_back(needles[needle++]);
+    if (i < lines.size()) all.push_back(lines[i]);
+  }
+  return fmt::format("{}", fmt::join(all, "\n"));
 }
 
 Task niah_task(const std::string& name, const NiahOptions& options, uint64_t seed, const PromptEncoder& encoder,
@@ -152,10 +164,10 @@ Task niah_task(const std::string& name, const NiahOptions& options, uint64_t see
       } else {
         for (const double share : shares) places.push_back(static_cast<int64_t>(static_cast<double>(n) * share));
       }
-      return niah_prompt(
-          options,
-          niah_context(std::span(sentences).first(static_cast<size_t>(n)), hidden.needles, places, lines ? "\n" : " "),
-          hidden.queries, hidden.answers);
+      const auto some = std::span(sentences).first(static_cast<size_t>(n));
+      const std::string context =
+          lines ? needles_in_lines(some, hidden.needles, places) : needles_in_prose(some, hidden.needles, places);
+      return niah_prompt(options, context, hidden.queries, hidden.answers);
     };
     const int64_t n = fit_or_refuse(name, cell, count, kNoLimit, cell.length - kAnswer,
                                     [&](int64_t size) { return encoder.count(prompt(size)); });

@@ -41,7 +41,7 @@ std::string vt_context(std::span<const std::string> variables, const std::string
   for (size_t i = 1; i < variables.size(); ++i)
     chain.push_back(fmt::format("VAR {} = VAR {} ", variables[i], variables[i - 1]));
   const std::vector<std::string> noise(static_cast<size_t>(noises), std::string(kNoise));
-  return niah_context(noise, chain, places, "\n");
+  return needles_in_lines(noise, chain, places);
 }
 
 Prompt vt_prompt(const std::string& context, std::span<const std::string> variables, const std::string& value) {
@@ -69,8 +69,9 @@ Task vt_task(uint64_t seed, const PromptEncoder& encoder) {
     if (cell.length >= kExampleFrom) {
       const Chain other = draw_chain(random, 3);
       const uint64_t other_seed = random();
-      const int64_t noises = fit_or_refuse("vt's example", cell, kVariables, kNoLimit, kExampleTokens,
-                                           [&](int64_t n) { return encoder.count(prompt_of(other, n, other_seed)); });
+      const int64_t noises = std::max(kVariables, fit(kVariables, kNoLimit, kExampleTokens, [&](int64_t n) {
+                                        return encoder.count(prompt_of(other, n, other_seed));
+                                      }));
       const Prompt shown = prompt_of(other, noises, other_seed);
       example = shown.question + shown.lead + shown.answer + "\n\n";
     }

@@ -67,7 +67,7 @@ int64_t fit_or_refuse(const std::string& task, const Cell& cell, int64_t least, 
     usage_error("--lengths {}: too short for {}, which takes {} tokens at least", cell.length, task,
                 tokens(least) + cell.length - room);
   }
-  if (n == most && tokens(n) < room / 2)
+  if (n == most && 4 * tokens(n) < 3 * room)
     usage_error("--lengths {}: too long for {}, which fills {} tokens at most", cell.length, task,
                 tokens(n) + cell.length - room);
   return n;

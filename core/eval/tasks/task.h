@@ -75,7 +75,7 @@ class PromptEncoder {
 
 inline constexpr int64_t kNoLimit = int64_t{1} << 40;
 
-// The same; exit 2 naming task and length when not even the least fits, or when `most` leaves the length half empty.
+// The same; exit 2 naming task and length when not even the least fits, or when `most` leaves a quarter of it empty.
 [[nodiscard]] int64_t fit_or_refuse(const std::string& task, const Cell& cell, int64_t least, int64_t most,
                                     int64_t room, const std::function<int64_t(int64_t)>& tokens);
 
