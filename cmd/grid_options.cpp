@@ -167,7 +167,7 @@ GridArguments grid_arguments(const cxxopts::ParseResult& arguments, const std::s
     usage_error("--lengths {}: a length is given twice", arguments["lengths"].as<std::string>());
   given.grid.trials = arguments["trials"].as<int64_t>();
   if (given.grid.trials < 1) usage_error("--trials must be at least 1");
-  given.grid.beyond = arguments.count("beyond") > 0;
+  given.beyond = arguments.count("beyond") > 0;
   if (arguments.count("out") > 0) given.grid.out = arguments["out"].as<std::string>();
   if (arguments.count("json") > 0) given.json = arguments["json"].as<std::string>();
   given.seed = arguments["seed"].as<uint64_t>();
@@ -196,6 +196,7 @@ Exit run_grid_verb(GridArguments& arguments, const std::function<eval::Task(cons
   grid.settings["tokenizer"] = opened.tokenizer->fingerprint();
   grid.settings["template"] =
       arguments.format ? text::chat_format_names()[static_cast<size_t>(*arguments.format)] : "none";
+  grid.check = [&](int64_t tokens) { adapt::check_covered(opened.llama->config(), tokens, arguments.beyond); };
   const eval::PromptEncoder encoder(*opened.tokenizer, arguments.format);
   const eval::Task task = make(encoder);
   const std::vector<eval::CellResult> results = eval::run_grid(*opened.llama, opened.tokenizer, task, grid);

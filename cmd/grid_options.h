@@ -23,7 +23,7 @@ struct GridArguments {
   std::vector<std::string> haystack;  // as given; empty: the verb's default
   std::string json;
   uint64_t seed = 0;
-  bool wants_depths = false;  // --depths was given
+  bool beyond = false;
 };
 [[nodiscard]] GridArguments grid_arguments(const cxxopts::ParseResult& arguments, const std::string& verb);
 

@@ -104,15 +104,9 @@ void write_cell(const fs::path& path, const Task& task, const GridOptions& optio
   write_file_atomically(path, record.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
 }
 
-void check_length(const model::Config& config, const Sample& sample, bool beyond, const Cell& cell) {
-  const auto most = static_cast<int64_t>(
+int64_t tokens_of(const Sample& sample) {
+  return static_cast<int64_t>(
       std::max(sample.whole.size(), sample.prompt.size() + static_cast<size_t>(sample.max_new_tokens)));
-  if (beyond || most <= config.covered_length()) return;
-  usage_error(
-      "--lengths {}: {} tokens are more than the {} that the model's RoPE settings cover; give the adapter that "
-      "extends "
-      "it (--adapter), other settings (--rope linear:{}), or --beyond to go on regardless",
-      cell.length, most, config.covered_length(), (most + config.covered_length() - 1) / config.covered_length());
 }
 
 }  // namespace
@@ -138,9 +132,7 @@ fs::path cell_file(const GridOptions& options, const Cell& cell) {
 Answered answer(const model::Llama& llama, const Sample& sample, std::span<const int32_t> stop) {
   Answered answered;
   const size_t begin = std::max<size_t>(1, answer_begin(sample)), wanted = sample.whole.size() - begin;
-  const auto room = static_cast<int64_t>(
-      std::max(sample.whole.size(), sample.prompt.size() + static_cast<size_t>(sample.max_new_tokens)));
-  model::KvCache cache = llama.make_cache(room);
+  model::KvCache cache = llama.make_cache(tokens_of(sample));
   const at::Tensor after_prompt = llama.next_logits(sample.prompt, cache);
   const GenerateOptions greedy{.max_new_tokens = sample.max_new_tokens};
   answered.tokens = continue_from(llama, cache, after_prompt, stop, greedy, [](int32_t) { return !stop_requested(); });
@@ -167,7 +159,7 @@ std::vector<CellResult> run_grid(const model::Llama& llama, const std::shared_pt
   for (const int64_t length : options.lengths) {  // a length that cannot be is found before the first is computed
     const auto first =
         std::find_if(cells.begin(), cells.end(), [&](const Cell& cell) { return cell.length == length; });
-    check_length(llama.config(), task.make(*first), options.beyond, *first);
+    options.check(tokens_of(task.make(*first)));
   }
   claim_folder(task, options);
   std::vector<int32_t> stop = llama.config().eos;
@@ -183,7 +175,7 @@ std::vector<CellResult> run_grid(const model::Llama& llama, const std::shared_pt
     } else {
       const auto start = std::chrono::steady_clock::now();
       const Sample sample = task.make(cell);
-      check_length(llama.config(), sample, options.beyond, cell);
+      options.check(tokens_of(sample));
       const Answered answered = answer(llama, sample, stop);
       if (stop_requested()) interrupted(options, results.size(), cells.size());
       text::StreamDecoder decoder(tokenizer);

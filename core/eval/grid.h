@@ -14,7 +14,8 @@ struct GridOptions {
   fs::path out;                     // empty: nothing is kept
   std::string model_name;           // in the cells' files and their names
   nlohmann::ordered_json settings;  // beside the task's: the model, the template
-  bool beyond = false;              // allow lengths that the model's RoPE settings do not cover
+  // Called with each prompt's and its answer's tokens before they are computed; throws where the model cannot take so many.
+  std::function<void(int64_t tokens)> check = [](int64_t) {};
 };
 
 struct CellResult {
@@ -40,8 +41,8 @@ struct Answered {
 };
 [[nodiscard]] Answered answer(const model::Llama& llama, const Sample& sample, std::span<const int32_t> stop);
 
-// Exit 2 when a prompt is longer than the model's RoPE settings cover (unless `beyond`), or when the folder has cells of
-// other settings (settings.json there, which is then left as it is). Exit 75 on a signal.
+// Exit 2 when the folder has cells of other settings (settings.json there, which is then left as it is). Every length's
+// first prompt is made and checked before any is computed. Exit 75 on a signal.
 [[nodiscard]] std::vector<CellResult> run_grid(const model::Llama& llama,
                                                const std::shared_ptr<const text::Tokenizer>& tokenizer,
                                                const Task& task, const GridOptions& options);

@@ -5,7 +5,6 @@ scripts/data/synthetic and scripts/eval/synthetic), with numpy's own random numb
 in an environment with numpy and scipy (made with numpy 2.4 and scipy's zeta where it is there):
     python scripts/goldens/eval_prompts.py
 """
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -30,7 +29,7 @@ def passkey(length, seed):
         forever[:characters - before],
         "What is the pass key? The pass key is"])
     return {"length": length, "seed": seed, "garbage": characters, "before": int(before), "key": str(key),
-            "characters": len(prompt), "md5": hashlib.md5(prompt.encode()).hexdigest(),
+            "characters": len(prompt), "around": prompt[prompt.index("The pass key is") - 40:][:150], "end": prompt[-100:],
             **({"prompt": prompt} if length < 600 and seed == 0 else {})}
 
 
