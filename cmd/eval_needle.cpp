@@ -18,7 +18,7 @@ void declare(cxxopts::Options& options) {
 
 Exit run(const cxxopts::ParseResult& parsed) {
   GridArguments arguments = grid_arguments(parsed, "eval-needle");
-  arguments.grid.depths = parse_depths(parsed["depths"].as<std::string>());
+  arguments.grid.depths = parse_depths(parsed.count("depths") > 0 ? parsed["depths"].as<std::string>() : "5");
   eval::NeedleOptions options;
   options.seed = arguments.seed;
   options.max_new_tokens = parsed["max-new-tokens"].as<int64_t>();

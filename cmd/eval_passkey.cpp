@@ -6,7 +6,8 @@ namespace longlora::cmd {
 namespace {
 
 void declare(cxxopts::Options& options) {
-  declare_grid_options(options, {.depths = "", .trials = "10", .seed = "0", .haystack = "noise"});
+  declare_grid_options(
+      options, {.depths = "5 with --exact, else places are drawn", .trials = "10", .seed = "0", .haystack = "noise"});
   options.add_options()("exact", "prompts of exactly the length asked for, five-digit keys, depths between sentences");
 }
 
@@ -15,8 +16,8 @@ Exit run(const cxxopts::ParseResult& parsed) {
   const eval::PasskeyOptions options{.exact = parsed.count("exact") > 0, .seed = arguments.seed};
   if (!options.exact && !arguments.haystack.empty())
     usage_error("eval-passkey: LongLoRA's protocol has its own text; --haystack goes with --exact");
-  const std::string depths = parsed["depths"].as<std::string>();
-  if (!depths.empty() || options.exact) arguments.grid.depths = parse_depths(depths.empty() ? "5" : depths);
+  if (parsed.count("depths") > 0 || options.exact)
+    arguments.grid.depths = parse_depths(parsed.count("depths") > 0 ? parsed["depths"].as<std::string>() : "5");
   const eval::Haystack haystack = open_haystack(arguments, "noise");
   return run_grid_verb(
       arguments, [&](const eval::PromptEncoder& encoder) { return eval::passkey_task(options, encoder, haystack); });

@@ -30,8 +30,8 @@ const std::vector<std::string>& task_names() {
 }
 
 void declare(cxxopts::Options& options) {
-  declare_grid_options(options, {.trials = "5", .seed = "42", .haystack = "generated"});
   options.add_options()("task", "what to retrieve; the tasks are listed below", cxxopts::value<std::string>(), "NAME");
+  declare_grid_options(options, {.trials = "5", .seed = "42", .haystack = "generated"});
 }
 
 Exit run(const cxxopts::ParseResult& parsed) {

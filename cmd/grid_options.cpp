@@ -18,20 +18,16 @@ using nlohmann::ordered_json;
 
 constexpr size_t kMostBytesPerToken = 32;  // of a haystack: more than any tokenizer takes in prose
 
-// The last part of a path: "runs/7b-32k/final/" -> "final".
-std::string last_part(const fs::path& path) {
-  const fs::path clean = fs::absolute(path).lexically_normal();
-  return (clean.has_filename() ? clean : clean.parent_path()).filename().string();
+// A folder's name, with its parent's where it says little: "Llama-2-7b-hf", "7b-32k-final", "7b-32k-step-200".
+std::string folder_name(const fs::path& path) {
+  fs::path clean = fs::absolute(path).lexically_normal();
+  if (!clean.has_filename()) clean = clean.parent_path();
+  const std::string name = clean.filename().string(), parent = clean.parent_path().filename().string();
+  return (name == "final" || name.starts_with("step-")) && !parent.empty() ? parent + "-" + name : name;
 }
 
-// "Llama-2-7b-hf", with an adapter "Llama-2-7b-hf+7b-32k-final".
 std::string model_name(const adapt::OpenOptions& model) {
-  std::string name = last_part(model.model);
-  if (!model.adapter.empty()) {
-    const fs::path run = fs::absolute(model.adapter).lexically_normal();
-    name += "+" + last_part(run.parent_path().has_filename() ? run.parent_path() : run) + "-" + last_part(run);
-  }
-  return name;
+  return folder_name(model.model) + (model.adapter.empty() ? "" : "+" + folder_name(model.adapter));
 }
 
 // What tells one model from another, wherever it lies.
@@ -75,6 +71,9 @@ void print_table(const eval::GridTable& table) {
     for (size_t r = 0; r < table.rows.size(); ++r) row("depth " + table.rows[r], table.score[r]);
   row("score", table.mean_score);
   row("teacher-forced", table.mean_forced);
+  line = fmt::format("{:<16}", "prompt tokens");
+  for (const int64_t tokens : table.mean_tokens) line += fmt::format("{:>9}", tokens);
+  fmt::print("{}\n", line);
 }
 
 ordered_json results_json(const GridArguments& arguments, const eval::Task& task,
@@ -90,15 +89,9 @@ ordered_json results_json(const GridArguments& arguments, const eval::Task& task
                      {"model_response", r.response}});
   }
   for (size_t i = 0; i < table.lengths.size(); ++i) {
-    int64_t tokens = 0, n = 0;
-    for (const eval::CellResult& r : results) {
-      if (r.cell.length != table.lengths[i]) continue;
-      tokens += r.prompt_tokens;
-      ++n;
-    }
     lengths.push_back({{"context_length", table.lengths[i]},
-                       {"cells", n},
-                       {"mean_prompt_tokens", tokens / n},
+                       {"cells", table.cells[i]},
+                       {"mean_prompt_tokens", table.mean_tokens[i]},
                        {"score", table.mean_score[i]},
                        {"teacher_forced_accuracy", table.mean_forced[i]}});
   }
@@ -116,8 +109,9 @@ void declare_grid_options(cxxopts::Options& options, const GridDefaults& default
   options.add_options()("lengths", "lengths in tokens, prompt and answer together: 2048,4096",
                         cxxopts::value<std::string>(), "N[,N...]");
   if (defaults.depths != nullptr) {
-    options.add_options()("depths", "how many depths from 0 to 100 %, or which: 10,50,90",
-                          cxxopts::value<std::string>()->default_value(defaults.depths), "N|P,P...");
+    options.add_options()(
+        "depths", fmt::format("how many depths from 0 to 100 %, or which: 10,50,90 (default: {})", defaults.depths),
+        cxxopts::value<std::string>(), "N|P,P...");
   }
   options.add_options()("trials", "prompts a cell", cxxopts::value<int64_t>()->default_value(defaults.trials), "N")(
       "haystack", fmt::format("text to hide in: files, noise or generated (default: {})", defaults.haystack),

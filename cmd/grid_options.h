@@ -7,7 +7,7 @@
 namespace longlora::cmd {
 
 struct GridDefaults {
-  const char* depths = nullptr;  // null: the verb has no --depths; "": none unless asked for
+  const char* depths = nullptr;  // null: the verb has no --depths; else what its help says of the default
   const char* trials = "1";
   const char* seed = "42";
   const char* haystack = nullptr;  // what --haystack's help says of its default

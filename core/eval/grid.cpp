@@ -248,6 +248,14 @@ GridTable tabulate(std::span<const CellResult> results) {
   for (const int64_t length : table.lengths) {
     table.mean_score.push_back(mean(&CellResult::score, length, nullptr));
     table.mean_forced.push_back(mean(&CellResult::forced, length, nullptr));
+    int64_t cells = 0, tokens = 0;
+    for (const CellResult& r : results) {
+      if (r.cell.length != length) continue;
+      ++cells;
+      tokens += r.prompt_tokens;
+    }
+    table.cells.push_back(cells);
+    table.mean_tokens.push_back(tokens / cells);
   }
   return table;
 }

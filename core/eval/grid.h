@@ -53,6 +53,7 @@ struct GridTable {
   std::vector<std::string> rows;
   std::vector<std::vector<double>> score, forced;  // [row][column]; NaN without a cell
   std::vector<double> mean_score, mean_forced;     // [column], over all cells of the length
+  std::vector<int64_t> cells, mean_tokens;         // [column]: how many, and of their prompts
 };
 [[nodiscard]] GridTable tabulate(std::span<const CellResult> results);
 

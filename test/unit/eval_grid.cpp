@@ -216,7 +216,7 @@ TEST_CASE("the table has the means of its cells, in rows of depths or of fifths"
                       .depth = depth,
                       .score = score,
                       .forced = score / 2,
-                      .prompt_tokens = 1,
+                      .prompt_tokens = 7,
                       .response = ""};
   };
   const std::vector<CellResult> grid = {cell(32, 50, 50, 1), cell(16, 0, 0, 0.5), cell(16, 0, 0, 0),
@@ -229,6 +229,8 @@ TEST_CASE("the table has the means of its cells, in rows of depths or of fifths"
   CHECK(table.score[1] == std::vector<double>{1, 1});
   CHECK(table.mean_score == std::vector<double>{0.5, 1});
   CHECK(table.mean_forced == std::vector<double>{0.25, 0.5});
+  CHECK(table.cells == std::vector<int64_t>{3, 1});
+  CHECK(table.mean_tokens == std::vector<int64_t>{7, 7});
 
   const std::vector<CellResult> drawn = {cell(16, -1, 0, 1), cell(16, -1, 19.9, 0), cell(16, -1, 20, 1),
                                          cell(16, -1, 100, 1)};
