@@ -79,8 +79,7 @@ Task lines_task(uint64_t seed, const PromptEncoder& encoder) {
       asked = static_cast<size_t>(where * static_cast<double>(n));
       return lines_prompt(std::span(lines).first(static_cast<size_t>(n)), asked);
     };
-    const int64_t n = fit_or_refuse("the lines task", cell, 1, kWordPairs, cell.length - kLinesAnswer,
-                                    [&](int64_t count) { return encoder.count(prompt(count)); });
+    const int64_t n = fill("the lines task", cell, 1, kWordPairs, encoder, kLinesAnswer, prompt);
     const Prompt text = prompt(n);
     Sample made;
     made.max_new_tokens = kLinesAnswer;
@@ -147,8 +146,7 @@ Task topics_task(uint64_t seed, const PromptEncoder& encoder) {
         conversations.push_back(conversation(order[conversations.size()], stream));
       return topics_prompt(std::span(conversations).first(static_cast<size_t>(n)), topic(order[0]));
     };
-    const int64_t n = fit_or_refuse("the topics task", cell, 1, kTopics, cell.length - kTopicsAnswer,
-                                    [&](int64_t count) { return encoder.count(prompt(count)); });
+    const int64_t n = fill("the topics task", cell, 1, kTopics, encoder, kTopicsAnswer, prompt);
     Sample made;
     made.max_new_tokens = kTopicsAnswer;
     made.expected = {topic(order[0])};

@@ -46,8 +46,7 @@ Task needle_task(const NeedleOptions& options, const PromptEncoder& encoder, con
       return needle_prompt(options,
                            with_needle(std::span(sentences).first(static_cast<size_t>(n)), options.needle, cell.depth));
     };
-    const int64_t n = fit_or_refuse("the needle", cell, 1, kNoLimit, cell.length - options.max_new_tokens,
-                                    [&](int64_t count) { return encoder.count(prompt(count)); });
+    const int64_t n = fill("the needle", cell, 1, kNoLimit, encoder, options.max_new_tokens, prompt);
     Sample sample;
     sample.max_new_tokens = options.max_new_tokens;
     sample.expected = {options.answer};

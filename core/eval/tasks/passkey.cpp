@@ -103,7 +103,7 @@ Sample exact_sample(const PasskeyOptions& options, const PromptEncoder& encoder,
   for (int64_t first = 0; first < kTexts; ++first) {
     CutText text(haystack, stream, first, cell.depth, key);
     const auto tokens = [&](int64_t n) { return static_cast<int64_t>(encoder.whole(text.prompt(n)).size()) + over; };
-    const int64_t about = fit_or_refuse("the passkey", cell, 0, kNoLimit, cell.length, tokens);
+    const int64_t about = fit_or_refuse("the passkey", cell, 0, kNoLimit, tokens);
     for (int64_t n = std::max<int64_t>(0, about - kNear); n <= about + kNear; ++n) {
       if (tokens(n) == cell.length) return finished(encoder, text.prompt(n), key, cell.depth);
     }

@@ -169,8 +169,7 @@ Task niah_task(const std::string& name, const NiahOptions& options, uint64_t see
           lines ? needles_in_lines(some, hidden.needles, places) : needles_in_prose(some, hidden.needles, places);
       return niah_prompt(options, context, hidden.queries, hidden.answers);
     };
-    const int64_t n = fit_or_refuse(name, cell, count, kNoLimit, cell.length - kAnswer,
-                                    [&](int64_t size) { return encoder.count(prompt(size)); });
+    const int64_t n = fill(name, cell, count, kNoLimit, encoder, kAnswer, prompt);
     const Prompt text = prompt(n);
     Sample made;
     made.max_new_tokens = kAnswer;

@@ -80,8 +80,7 @@ Task vt_task(uint64_t seed, const PromptEncoder& encoder) {
       text.question = example + text.question;
       return text;
     };
-    const int64_t n = fit_or_refuse("vt", cell, kVariables, kNoLimit, cell.length - kAnswer,
-                                    [&](int64_t noises) { return encoder.count(prompt(noises)); });
+    const int64_t n = fill("vt", cell, kVariables, kNoLimit, encoder, kAnswer, prompt);
     Sample made;
     made.max_new_tokens = kAnswer;
     made.expected = chain.variables;

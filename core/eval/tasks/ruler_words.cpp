@@ -10,7 +10,7 @@
 namespace longlora::eval {
 namespace {
 
-constexpr int64_t kCommon = 10, kCwePrompt = 120, kFwePrompt = 50, kLetters = 6, kFewest = 4;
+constexpr int64_t kCommon = 10, kCweAnswer = 120, kFweAnswer = 50, kLetters = 6, kFewest = 4;
 constexpr double kZeta2 = std::numbers::pi * std::numbers::pi / 6;
 
 // " 1. alpha 2. beta"
@@ -70,10 +70,9 @@ Task cwe_task(uint64_t seed, const PromptEncoder& encoder) {
       text.question = example.question + example.lead + example.answer + "\n" + text.question;
       return text;
     };
-    const int64_t n = fit_or_refuse("cwe", cell, kCommon + 1, kWords, cell.length - kCwePrompt,
-                                    [&](int64_t words) { return encoder.count(prompt(words)); });
+    const int64_t n = fill("cwe", cell, kCommon + 1, kWords, encoder, kCweAnswer, prompt);
     Sample made;
-    made.max_new_tokens = kCwePrompt;
+    made.max_new_tokens = kCweAnswer;
     made.expected.assign(all.begin(), all.begin() + kCommon);
     made.facts = {{"needle", fmt::format("{}", fmt::join(made.expected, " "))}};
     return encoder.complete(prompt(n), std::move(made));
@@ -111,9 +110,9 @@ Task fwe_task(uint64_t seed, const PromptEncoder& encoder) {
   task.make = [seed, &encoder](const Cell& cell) {
     const uint64_t stream = derive_seed(seed, {static_cast<uint64_t>(cell.length), static_cast<uint64_t>(cell.trial)});
     SplitMix random(stream);
-    const int64_t room = cell.length - kFwePrompt;
+
     std::vector<std::string> vocabulary = {"..."};  // the most frequent one is noise
-    const int64_t size = std::max(kFewest, room / 50);
+    const int64_t size = std::max(kFewest, (cell.length - kFweAnswer) / 50);
     for (std::unordered_set<std::string> taken; static_cast<int64_t>(vocabulary.size()) < size;) {
       std::string word = random_letters(random, kLetters, 'a');
       if (taken.insert(word).second) vocabulary.push_back(std::move(word));
@@ -130,10 +129,9 @@ Task fwe_task(uint64_t seed, const PromptEncoder& encoder) {
       return fwe_prompt(words, answers);
     };
     // From 53 on the last word of the answer is more frequent than the next one.
-    const int64_t n =
-        fit_or_refuse("fwe", cell, 53, kNoLimit, room, [&](int64_t words) { return encoder.count(prompt(words)); });
+    const int64_t n = fill("fwe", cell, 53, kNoLimit, encoder, kFweAnswer, prompt);
     Sample made;
-    made.max_new_tokens = kFwePrompt;
+    made.max_new_tokens = kFweAnswer;
     made.expected.assign(answers.begin(), answers.end());
     made.facts = {{"needle", fmt::format("{}", fmt::join(made.expected, " "))}};
     return encoder.complete(prompt(n), std::move(made));

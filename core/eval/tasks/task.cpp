@@ -60,17 +60,22 @@ int64_t fit(int64_t least, int64_t most, int64_t room, const std::function<int64
   return good;
 }
 
-int64_t fit_or_refuse(const std::string& task, const Cell& cell, int64_t least, int64_t most, int64_t room,
+int64_t fit_or_refuse(const std::string& task, const Cell& cell, int64_t least, int64_t most,
                       const std::function<int64_t(int64_t)>& tokens) {
-  const int64_t n = fit(least, most, room, tokens);
-  if (n < 0) {
-    usage_error("--lengths {}: too short for {}, which takes {} tokens at least", cell.length, task,
-                tokens(least) + cell.length - room);
-  }
-  if (n == most && 4 * tokens(n) < 3 * room)
-    usage_error("--lengths {}: too long for {}, which fills {} tokens at most", cell.length, task,
-                tokens(n) + cell.length - room);
+  const int64_t n = fit(least, most, cell.length, tokens);
+  if (n < 0)
+    usage_error("--lengths {}: too short for {}, which takes {} tokens at least", cell.length, task, tokens(least));
+  if (n == most && 4 * tokens(n) < 3 * cell.length)
+    usage_error("--lengths {}: too long for {}, which fills {} tokens at most", cell.length, task, tokens(n));
   return n;
+}
+
+int64_t fill(const std::string& task, const Cell& cell, int64_t least, int64_t most, const PromptEncoder& encoder,
+             int64_t max_new_tokens, const std::function<Prompt(int64_t)>& prompt) {
+  return fit_or_refuse(task, cell, least, most, [&](int64_t n) {
+    const Prompt text = prompt(n);
+    return std::max(encoder.count(text) + max_new_tokens, static_cast<int64_t>(encoder.whole(text).size()));
+  });
 }
 
 }  // namespace longlora::eval

@@ -75,8 +75,13 @@ class PromptEncoder {
 
 inline constexpr int64_t kNoLimit = int64_t{1} << 40;
 
-// The same; exit 2 naming task and length when not even the least fits, or when `most` leaves a quarter of it empty.
+// The same for a cell's length; exit 2 naming it when not even the least fits, or when `most` leaves a quarter of it empty.
 [[nodiscard]] int64_t fit_or_refuse(const std::string& task, const Cell& cell, int64_t least, int64_t most,
-                                    int64_t room, const std::function<int64_t(int64_t)>& tokens);
+                                    const std::function<int64_t(int64_t)>& tokens);
+
+// The same for prompts of size n, where both their own answer and max_new_tokens must fit behind them.
+[[nodiscard]] int64_t fill(const std::string& task, const Cell& cell, int64_t least, int64_t most,
+                           const PromptEncoder& encoder, int64_t max_new_tokens,
+                           const std::function<Prompt(int64_t)>& prompt);
 
 }  // namespace longlora::eval
