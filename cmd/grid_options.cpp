@@ -204,7 +204,8 @@ Exit run_grid_verb(GridArguments& arguments, const std::function<eval::Task(cons
     write_file_atomically(
         grid.out / "heatmap.svg",
         eval::heatmap_svg(table, fmt::format("{}: {}", task.name, grid.model_name),
-                          fmt::format("mean score of {} prompt{} a cell", grid.trials, grid.trials == 1 ? "" : "s")));
+                          fmt::format("mean score, {} prompt{} a {}", grid.trials, grid.trials == 1 ? "" : "s",
+                                      task.takes_depth && !grid.depths.empty() ? "cell" : "length")));
     log::info("{0}/results.json, {0}/heatmap.svg", grid.out.string());
   }
   if (!arguments.json.empty()) write_result(arguments.json, json);

@@ -7,7 +7,7 @@
 namespace longlora::eval {
 namespace {
 
-constexpr int kLeft = 92, kTop = 74, kBottom = 62, kRight = 92, kLeast = 460;
+constexpr int kLeft = 112, kTop = 74, kBottom = 62, kRight = 92, kLeast = 460;
 constexpr std::array<std::array<int, 3>, 3> kColours = {{{0xF0, 0x49, 0x6E}, {0xEB, 0xB8, 0x39}, {0x0C, 0xD7, 0x9F}}};
 
 std::string escaped(const std::string& text) {
@@ -89,7 +89,8 @@ std::string heatmap_svg(const GridTable& table, const std::string& title, const 
                            x + cell_width / 2, y + cell_height / 2 + 5, score);
     }
   }
-  for (int c = 0; c < columns; ++c) {
+  const int every = (44 + cell_width - 1) / cell_width;  // labels must not run into each other
+  for (int c = 0; c < columns; c += every) {
     svg += fmt::format("<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n",
                        kLeft + c * cell_width + cell_width / 2, bottom + 20,
                        length_label(table.lengths[static_cast<size_t>(c)]));
