@@ -16,6 +16,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
+constexpr int64_t kLongest = 100'000'000;
 constexpr size_t kMostBytesPerToken = 32;  // of a haystack: more than any tokenizer takes in prose
 
 // A folder's name, with its parent's where it says little: "Llama-2-7b-hf", "7b-32k-final", "7b-32k-step-200".
@@ -143,10 +144,14 @@ std::vector<double> parse_depths(const std::string& text) {
       return depths;
     }
     if (percent < 0 || percent > 100) bad();
-    depths.push_back(percent);
-    if (next == end || next + 1 == end) return depths;  // "50," is one depth
+    depths.push_back(std::round(percent * 100) / 100);  // as exact as a cell's file name
+    if (next == end || next + 1 == end) break;          // "50," is one depth
     at = next + 1;
   }
+  std::sort(depths.begin(), depths.end());
+  if (std::adjacent_find(depths.begin(), depths.end()) != depths.end())
+    usage_error("--depths {}: a depth is given twice", text);
+  return depths;
 }
 
 GridArguments grid_arguments(const cxxopts::ParseResult& arguments, const std::string& verb) {
@@ -159,11 +164,15 @@ GridArguments grid_arguments(const cxxopts::ParseResult& arguments, const std::s
   std::sort(given.grid.lengths.begin(), given.grid.lengths.end());
   if (std::adjacent_find(given.grid.lengths.begin(), given.grid.lengths.end()) != given.grid.lengths.end())
     usage_error("--lengths {}: a length is given twice", arguments["lengths"].as<std::string>());
+  if (given.grid.lengths.back() > kLongest)
+    usage_error("--lengths {}: {} tokens are the most", given.grid.lengths.back(), kLongest);
   given.grid.trials = arguments["trials"].as<int64_t>();
   if (given.grid.trials < 1) usage_error("--trials must be at least 1");
   given.beyond = arguments.count("beyond") > 0;
   if (arguments.count("out") > 0) given.grid.out = arguments["out"].as<std::string>();
   if (arguments.count("json") > 0) given.json = arguments["json"].as<std::string>();
+  if (!given.json.empty() && given.json != "-" && fs::exists(given.json))
+    usage_error("{}: exists already; give --json another name", given.json);
   given.seed = arguments["seed"].as<uint64_t>();
   const std::string format = arguments["template"].as<std::string>();
   if (format != "none") given.format = text::chat_format(format);

@@ -157,6 +157,7 @@ std::vector<CellResult> run_grid(const model::Llama& llama, const std::shared_pt
                                  const Task& task, const GridOptions& options) {
   const std::vector<Cell> cells = cells_of(options);
   for (const int64_t length : options.lengths) {  // a length that cannot be is found before the first is computed
+    if (!task.nominal) options.check(length);
     const auto first =
         std::find_if(cells.begin(), cells.end(), [&](const Cell& cell) { return cell.length == length; });
     options.check(tokens_of(task.make(*first)));

@@ -14,7 +14,7 @@ struct GridOptions {
   fs::path out;                     // empty: nothing is kept
   std::string model_name;           // in the cells' files and their names
   nlohmann::ordered_json settings;  // beside the task's: the model, the template
-  // Called with each prompt's and its answer's tokens before they are computed; throws where the model cannot take so many.
+  // Called with every length, and with each prompt's and its answer's tokens before they are computed; throws where the model cannot take so many.
   std::function<void(int64_t tokens)> check = [](int64_t) {};
 };
 

@@ -141,6 +141,7 @@ Task passkey_task(const PasskeyOptions& options, const PromptEncoder& encoder, c
   task.settings = {{"protocol", options.exact ? "exact" : "longlora"}, {"seed", options.seed}};
   if (options.exact) task.settings["haystack"] = haystack.name();
   task.takes_depth = true;
+  task.nominal = !options.exact;
   task.make = [=, &encoder, &haystack](const Cell& cell) {
     if (options.exact) return exact_sample(options, encoder, haystack, cell);
     const LongLoraPasskey drawn =

@@ -42,6 +42,7 @@ struct Task {
   std::string name;                 // "passkey"
   nlohmann::ordered_json settings;  // everything beside the cell and the model that a result depends on
   bool takes_depth = false;         // whether Cell::depth places what is looked for
+  bool nominal = false;             // prompts may be longer than Cell::length
   std::function<Sample(const Cell&)> make;
   // Between 0 and 1. `response` is the text of `tokens`, what the model wrote.
   std::function<double(const Sample&, const std::string& response, std::span<const int32_t> tokens)> score;
