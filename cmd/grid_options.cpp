@@ -17,7 +17,8 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr int64_t kLongest = 100'000'000;
-constexpr size_t kMostBytesPerToken = 32;  // of a haystack: more than any tokenizer takes in prose
+// Of a haystack; whatever the lengths are, so that a folder can get longer ones later.
+constexpr size_t kHaystackBytes = 32 << 20;
 
 // A folder's name, with its parent's where it says little: "Llama-2-7b-hf", "7b-32k-final", "7b-32k-step-200".
 std::string folder_name(const fs::path& path) {
@@ -186,7 +187,7 @@ GridArguments grid_arguments(const cxxopts::ParseResult& arguments, const std::s
 
 eval::Haystack open_haystack(const GridArguments& arguments, const std::string& otherwise) {
   const std::vector<std::string> names = arguments.haystack.empty() ? std::vector{otherwise} : arguments.haystack;
-  return eval::Haystack::named(names, static_cast<size_t>(arguments.grid.lengths.back()) * kMostBytesPerToken);
+  return eval::Haystack::named(names, kHaystackBytes);
 }
 
 Exit run_grid_verb(GridArguments& arguments, const std::function<eval::Task(const eval::PromptEncoder&)>& make) {

@@ -27,7 +27,7 @@ struct GridArguments {
 };
 [[nodiscard]] GridArguments grid_arguments(const cxxopts::ParseResult& arguments, const std::string& verb);
 
-// The text for prompts of up to the longest length.
+// The text to hide in: what was given, or `otherwise`.
 [[nodiscard]] eval::Haystack open_haystack(const GridArguments& arguments, const std::string& otherwise);
 
 // "5" -> 0, 25, 50, 75, 100; "1" -> 50; "10,50,90" -> these; percent. Exit 2 for anything else.

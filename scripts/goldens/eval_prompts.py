@@ -1,8 +1,9 @@
 """Writes test/golden/eval/prompts.json: prompts and scores of the retrieval tasks as their reference implementations make them.
 
-Written anew after the published protocols (LongLoRA's passkey_retrivial.py, LongChat's longeval/utils.py, RULER's
-scripts/data/synthetic and scripts/eval/synthetic), with numpy's own random numbers where LongLoRA draws them. Run by hand
-in an environment with numpy and scipy (made with numpy 2.4 and scipy's zeta where it is there):
+Written anew after the published protocols (LongLoRA's passkey_retrivial.py, Long-Context-Data-Engineering's
+needle_in_haystack.py without its chat token, LongChat's longeval/utils.py, RULER's scripts/data/synthetic and
+scripts/eval/synthetic), with numpy's own random numbers where LongLoRA draws them. Run by hand
+in an environment with numpy (made with 2.4):
     python scripts/goldens/eval_prompts.py
 """
 import json
@@ -31,6 +32,11 @@ def passkey(length, seed):
     return {"length": length, "seed": seed, "garbage": characters, "before": int(before), "key": str(key),
             "characters": len(prompt), "around": prompt[prompt.index("The pass key is") - 40:][:150], "end": prompt[-100:],
             **({"prompt": prompt} if length < 600 and seed == 0 else {})}
+
+
+def haystack_prompt(context, question):
+    return {"context": context, "question": question, "prompt": f"This is a very long story book: <book> {context} </book>.\n "
+            f"Based on the content of the book, Question: {question}\nAnswer:"}
 
 
 def lines(pairs, asked):
@@ -109,12 +115,8 @@ def cwe(words, common):
 
 
 def zeta2():
-    try:
-        from scipy.special import zeta
-        return float(zeta(2.0))
-    except ImportError:  # Euler and Maclaurin
-        n = 1000
-        return sum(1 / k**2 for k in range(1, n)) + 1 / n + 1 / (2 * n**2) + 1 / (6 * n**3)
+    n = 1000  # Euler and Maclaurin
+    return sum(1 / k**2 for k in range(1, n)) + 1 / n + 1 / (2 * n**2) + 1 / (6 * n**3)
 
 
 def fwe(words, answers):
@@ -146,6 +148,7 @@ NEEDLES = [needle("numbers", "quiet-harbor", "1234567"), needle("numbers", "tall
            needle("numbers", "quiet-harbor", "5555555")]
 GOLDEN = {
     "passkey": [passkey(length, seed) for length in (300, 550, 1000, 32000, 120000) for seed in range(10)],
+    "needle": [haystack_prompt("It rained.\n\nNobody came. ", "Who came?")],
     "lines": [lines([["torpid-kid", "2416"], ["frail-chinchilla", "19757"], ["teeny-tiny-weight", "7"]], i) for i in range(3)],
     "topics": [topics(["USER: one. \n ASSISTANT: yes", "USER: two."], "the history of bridges")],
     "niah": [

@@ -99,9 +99,12 @@ def main() -> None:
         assert len(lengths) == 2 and lengths[0]["depth_percent"] != lengths[1]["depth_percent"]
         needle = done("eval-needle", "--model", model, "--lengths", "500,700", "--depths", "0,100")
         assert [r["context_length"] for r in needle["results"]] == [500, 500, 700, 700]
-        (out / "book.txt").write_text("It rained. Nobody came, and the lamp went out! Why? " * 50)
+        (out / "book.txt").write_text("It rained. Nobody came, and the lamp went out! Why? " * 2000)
         own = ["--needle", "The safe opens with 4711.", "--question", "How does the safe open?", "--answer", "4711"]
-        done("eval-needle", "--model", model, "--lengths", "500", "--haystack", out / "book.txt", *own)
+        for lengths, cells in (("500", 5), ("300,500,1500", 15)):  # longer ones later, in the same folder
+            mine = done("eval-needle", "--model", model, "--lengths", lengths, "--haystack", out / "book.txt", "--out",
+                        out / "mine", *own)
+            assert len(mine["results"]) == cells == len(list((out / "mine/results").iterdir()))
         for task in TASKS:
             results = done("eval-retrieval", "--model", model, "--task", task, "--lengths", "1900", "--trials", "1")["results"]
             assert len(results) == 1 and 1000 < results[0]["prompt_tokens"] < 1900, (task, results)

@@ -76,7 +76,12 @@ TEST_CASE("the passkey prompt, its places and keys are LongLoRA's for every seed
   }
 }
 
-TEST_CASE("prompts of LongEval and RULER are the reference's, word for word", "[eval]") {
+TEST_CASE("prompts of the needle, LongEval and RULER are the reference's, word for word", "[eval]") {
+  for (const auto& want : golden()["needle"]) {
+    NeedleOptions options;
+    options.question = want["question"].get<std::string>();
+    CHECK(plain(needle_prompt(options, want["context"].get<std::string>())) == want["prompt"].get<std::string>());
+  }
   for (const auto& want : golden()["lines"]) {
     std::vector<Line> lines;
     for (const auto& line : want["lines"]) lines.push_back({line[0], line[1]});
