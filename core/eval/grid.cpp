@@ -1,5 +1,6 @@
 #include "core/eval/grid.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <ctime>

@@ -1,5 +1,6 @@
 #include "core/eval/heatmap.h"
 
+#include <fmt/format.h>
 #include <algorithm>
 #include <array>
 #include <cmath>

@@ -97,6 +97,8 @@ def main() -> None:
         check_resuming(model, out)
         lengths = done("eval-passkey", "--model", model, "--lengths", "600", "--trials", "2")["results"]
         assert len(lengths) == 2 and lengths[0]["depth_percent"] != lengths[1]["depth_percent"]
+        chat = done("eval-passkey", "--model", model, "--lengths", "600", "--trials", "2", "--template", "vicuna")["results"]
+        assert all(a["prompt_tokens"] > b["prompt_tokens"] for a, b in zip(chat, lengths))
         needle = done("eval-needle", "--model", model, "--lengths", "500,700", "--depths", "0,100")
         assert [r["context_length"] for r in needle["results"]] == [500, 500, 700, 700]
         (out / "book.txt").write_text("It rained. Nobody came, and the lamp went out! Why? " * 2000)

@@ -1,5 +1,6 @@
 #include "core/eval/tasks/longchat.h"
 
+#include <fmt/format.h>
 #include <array>
 
 #include "core/eval/tasks/score.h"

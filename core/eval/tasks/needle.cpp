@@ -1,5 +1,7 @@
 #include "core/eval/tasks/needle.h"
 
+#include <fmt/format.h>
+
 #include "core/base/random.h"
 #include "core/eval/tasks/score.h"
 
