@@ -156,10 +156,4 @@ std::string Haystack::sentence(uint64_t stream, int64_t i) const {
   return sentences_[(start + static_cast<uint64_t>(i)) % n];
 }
 
-std::string Haystack::sentences(uint64_t stream, int64_t first, int64_t last) const {
-  std::string text;
-  for (int64_t i = first; i < last; ++i) text += sentence(stream, i);
-  return text;
-}
-
 }  // namespace longlora::eval

@@ -27,8 +27,6 @@ class Haystack {
   // Sentence i with the white space behind it. `stream` numbers texts that differ: generated ones are other sentences, a
   // file is begun at another place (stream 0: at its start) and repeated when it is over.
   [[nodiscard]] std::string sentence(uint64_t stream, int64_t i) const;
-  // Sentences [first, last) in one.
-  [[nodiscard]] std::string sentences(uint64_t stream, int64_t first, int64_t last) const;
 
   // Tells texts apart: "noise", "generated", or the fingerprint of what was read.
   [[nodiscard]] const std::string& name() const { return name_; }
