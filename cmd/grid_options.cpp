@@ -171,9 +171,7 @@ GridArguments grid_arguments(const cxxopts::ParseResult& arguments, const std::s
   if (given.grid.trials < 1) usage_error("--trials must be at least 1");
   given.beyond = arguments.count("beyond") > 0;
   if (arguments.count("out") > 0) given.grid.out = arguments["out"].as<std::string>();
-  if (arguments.count("json") > 0) given.json = arguments["json"].as<std::string>();
-  if (!given.json.empty() && given.json != "-" && fs::exists(given.json))
-    usage_error("{}: exists already; give --json another name", given.json);
+  given.json = output_file(arguments, "json").value_or("");
   given.seed = arguments["seed"].as<uint64_t>();
   const std::string format = arguments["template"].as<std::string>();
   if (format != "none") given.format = text::chat_format(format);
@@ -203,6 +201,7 @@ Exit run_grid_verb(GridArguments& arguments, const std::function<eval::Task(cons
   grid.check = [&](int64_t tokens) { adapt::check_covered(opened.llama->config(), tokens, arguments.beyond); };
   const eval::PromptEncoder encoder(*opened.tokenizer, arguments.format);
   const eval::Task task = make(encoder);
+  grid.stop = opened.stop;
   const std::vector<eval::CellResult> results = eval::run_grid(*opened.llama, opened.tokenizer, task, grid);
 
   const eval::GridTable table = eval::tabulate(results);

@@ -164,8 +164,6 @@ std::vector<CellResult> run_grid(const model::Llama& llama, const std::shared_pt
     options.check(tokens_of(task.make(*first)));
   }
   claim_folder(task, options);
-  std::vector<int32_t> stop = llama.config().eos;
-  if (tokenizer->eos()) stop.push_back(*tokenizer->eos());
   Progress progress(task.name, static_cast<int64_t>(cells.size()), "cells");
   std::vector<CellResult> results;
   double sum = 0;
@@ -178,7 +176,7 @@ std::vector<CellResult> run_grid(const model::Llama& llama, const std::shared_pt
       const auto start = std::chrono::steady_clock::now();
       const Sample sample = task.make(cell);
       options.check(tokens_of(sample));
-      const Answered answered = answer(llama, sample, stop);
+      const Answered answered = answer(llama, sample, options.stop);
       if (stop_requested()) interrupted(options, results.size(), cells.size());
       text::StreamDecoder decoder(tokenizer);
       (void)decoder.push(sample.prompt);

@@ -14,6 +14,7 @@ struct GridOptions {
   fs::path out;                     // empty: nothing is kept
   std::string model_name;           // in the cells' files and their names
   nlohmann::ordered_json settings;  // beside the task's: the model, the template
+  std::vector<int32_t> stop;        // tokens that end an answer
   // Called with every length, and with each prompt's and its answer's tokens before they are computed; throws where the model cannot take so many.
   std::function<void(int64_t tokens)> check = [](int64_t) {};
 };

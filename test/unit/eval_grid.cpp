@@ -79,7 +79,8 @@ struct Counted {
                .trials = 2,
                .out = out,
                .model_name = "gqa-1.5",
-               .settings = {{"template", "none"}}};
+               .settings = {{"template", "none"}},
+               .stop = {2}};
   }
   std::vector<CellResult> run() {
     return run_grid(llama(), tokenizer_fixtures::load("sentencepiece-llama2"), task, options);
