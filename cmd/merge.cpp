@@ -112,7 +112,7 @@ Verb merge_verb() {
       "merge",
       "a base model and its adapters into one model",
       "--model DIR --adapter DIR[=WEIGHT] [--adapter DIR ...] --out DIR",
-      "LoRA is added in float64 and rounded once; embeddings and norms that were trained whole replace the base's.\n"
+      "LoRA is added and rounded once; embeddings and norms that were trained whole replace the base's.\n"
       "The context settings of the adapter (longlora.json) go into config.json. The output folder appears complete\n"
       "or not at all. Memory does not grow with the model.\n\n"
       "Several adapters are added up, each with its weight: =0.5 adds half of a change, =-1 takes it out again.\n"

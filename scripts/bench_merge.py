@@ -1,9 +1,9 @@
 """`scripts/bench merge`: base + adapter -> model, `longlora merge` against PEFT's merge_and_unload + save_pretrained and against
 `cp -r` of the base, for two sizes of model.
 
-Each run writes to a place where nothing was, the three in turn. Memory is the largest sum of what a process has of its own
+Each run writes to a place where nothing was, the three in turn; merge's files are on the disk when it ends, cp's with sync. Memory is the largest sum of what a process has of its own
 (RssAnon, sampled), without pages of mapped files; PEFT's is the same figure of its process. The last column compares the
-two merged models: PEFT adds in the base's bfloat16, longlora in float64 and rounds once. Run as a program by the peer's python
+two merged models: PEFT adds in the base's bfloat16, longlora rounds once. Run as a program by the peer's python
 it makes the folders, merges with PEFT, or compares.
 """
 from __future__ import annotations
@@ -93,7 +93,7 @@ def run(command: list) -> tuple[float, float]:
 
 
 def bench(arguments) -> int:
-    print(f"{'layers':>6} {'weights':>9} {'longlora':>19} {'PEFT':>19} {'cp -r':>8} {'/ cp -r':>8}   elements that differ from PEFT's")
+    print(f"{'layers':>6} {'weights':>9} {'longlora':>19} {'PEFT':>19} {'cp -r, + sync':>15} {'merge / those':>14}   elements that differ from PEFT's")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         for layers in arguments.layers:
             work = pathlib.Path(folder) / str(layers)
@@ -109,8 +109,8 @@ def bench(arguments) -> int:
                 os.sync()
                 ours.append(run([PROGRAM, "merge", "--no-verify", "--model", base, "--adapter", adapter, "--out", work / "ours"]))
                 os.sync()
-                copies.append(run(["cp", "-r", base, work / "copy"]))
-                os.sync()
+                copied = run(["cp", "-r", base, work / "copy"])[0]
+                copies.append((copied, copied + run(["sync", work / "copy/model.safetensors"])[0]))
                 theirs.append(run([*own, "peer", base, adapter, work / "theirs"]))
             output = subprocess.run([*own, "compare", work / "ours", work / "theirs"], check=True, text=True, stdout=subprocess.PIPE)
             same = json.loads(output.stdout)
@@ -118,9 +118,10 @@ def bench(arguments) -> int:
 
             def cell(runs: list) -> str:
                 return f"{statistics.median(r[0] for r in runs):7.1f} s {max(r[1] for r in runs) / 1e9:6.2f} GB"
-            copy = statistics.median(r[0] for r in copies)
-            ratio = statistics.median(o[0] / c[0] for o, c in zip(ours, copies))
-            print(f"{layers:6} {size / 1e9:6.2f} GB {cell(ours):>19} {cell(theirs):>19} {copy:6.1f} s {ratio:8.2f}   "
+            cached, synced = (statistics.median(c[i] for c in copies) for i in (0, 1))
+            ratios = [statistics.median(o[0] / c[i] for o, c in zip(ours, copies)) for i in (0, 1)]
+            print(f"{layers:6} {size / 1e9:6.2f} GB {cell(ours):>19} {cell(theirs):>19} {cached:4.1f} s, {synced:4.1f} s {ratios[0]:8.2f}, "
+                  f"{ratios[1]:.2f}   "
                   f"{same['differ']:.2%}, largest {same['largest']:.1e} of the tensor's largest", flush=True)
     return 0
 

@@ -93,8 +93,9 @@ void attach(model::Llama& llama, const io::Adapter& adapter) {
       copy_checked(p->value, by_vocabulary(*p, *view), p->name, adapter);
     const auto found = adapter.low_rank().find(module_of_weight(p->name));
     if (found != adapter.low_rank().end() && folded(found->second)) {
-      at::Tensor w = p->value.to(at::kCPU, at::kDouble, /*non_blocking=*/false, /*copy=*/true);
-      w.add_(low_rank_change(found->second, 1, 0, w.size(0)));
+      at::Tensor w = p->value.to(at::kCPU, at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+      const WeightedLowRank part{&found->second};
+      add_low_rank(w, {&part, 1}, 0);
       rescale_rows(w, found->second, 0);
       p->value.copy_(w);
     }

@@ -1,16 +1,26 @@
-// What a low-rank adapter makes of a weight, in float64: W + scale * B A, and DoRA's rescaling of it. The one place where
-// merging and loading compute it. (In float32 a sum that nearly cancels out is off by more than one unit in the last place of
-// a bfloat16; the time is the disk's either way.)
+// What low-rank adapters make of a weight: W + scale * B A, and DoRA's rescaling of it. The one place where merging and
+// loading compute it.
 #pragma once
 #include <ATen/ATen.h>
+
+#include <span>
 
 #include "core/io/adapter.h"
 
 namespace longlora::adapt {
 
-// weight * scale * B A, rows [first, first + rows) of it as [rows, columns] float64. The rows are those of the base's matrix:
-// [out, in], or [vocab, hidden] for an embedding.
-[[nodiscard]] at::Tensor low_rank_change(const io::Adapter::LowRank& lora, double weight, int64_t first, int64_t rows);
+struct WeightedLowRank {
+  const io::Adapter::LowRank* lora;
+  double weight = 1;  // 1: as it was trained
+};
+
+// w += the sum of weight * scale * B A over `parts`, w being rows [first, first + w.size(0)) of the base's matrix ([out, in],
+// or [vocab, hidden] for an embedding), contiguous float32. Changes are summed before they are added, so that those that
+// cancel out leave w as it was.
+//
+// In float32, but for elements whose sum is small beside the products it is made of: these are computed again in float64, as
+// the error would be more than one unit in the last place of a bfloat16. (All in float64 took twice the time.)
+void add_low_rank(at::Tensor& w, std::span<const WeightedLowRank> parts, int64_t first);
 
 // DoRA (Liu et al. 2024, arXiv 2402.09353, equation 5): row i of W + scale * B A is scaled to the length magnitude[first + i].
 // For adapters without a magnitude nothing happens.

@@ -26,15 +26,11 @@ constexpr const char *kEmbed = "model.embed_tokens.weight", *kHead = "lm_head.we
 
 // What the adapters do to one tensor of the base.
 struct Change {
-  struct LowRank {
-    const io::Adapter::LowRank* lora;
-    double weight;
-  };
   struct Whole {
     const io::TensorView* values;
     double weight;
   };
-  std::vector<LowRank> low_rank;
+  std::vector<WeightedLowRank> low_rank;
   std::vector<Whole> whole;
 };
 
@@ -46,10 +42,10 @@ struct Plan {
   at::ScalarType type;
 };
 
-// Rows [first, first + count) of `view` in float64, and of `otherwise` where the view has no such row.
+// Rows [first, first + count) of `view` in float32, and of `otherwise` where the view has no such row.
 at::Tensor values_of(const io::TensorView& view, const io::TensorView& otherwise, int64_t first, int64_t count) {
   const auto some = [&](const io::TensorView& from, int64_t begin, int64_t rows) {
-    return model::as_tensor(io::rows_of(from, begin, rows)).to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
+    return model::as_tensor(io::rows_of(from, begin, rows)).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
   };
   if (view.shape.empty()) return some(view, 0, 1);
   const int64_t have = std::clamp<int64_t>(view.shape[0] - first, 0, count);
@@ -57,20 +53,19 @@ at::Tensor values_of(const io::TensorView& view, const io::TensorView& otherwise
   return at::cat({some(view, first, have), some(otherwise, first + have, count - have)});
 }
 
-// Rows of the result, in float64.
+// Rows of the result, in float32.
 at::Tensor changed_rows(const Plan& plan, int64_t first, int64_t count) {
   const Change& change = plan.change;
   const bool replaced = change.whole.size() == 1 && change.whole.front().weight == 1;
   at::Tensor w = values_of(replaced ? *change.whole.front().values : plan.base, plan.base, first, count);
-  at::Tensor sum;  // the changes first, so that those that cancel out leave the base as it was
-  const auto add = [&](at::Tensor difference) { sum = sum.defined() ? sum.add_(difference) : difference; };
-  if (!replaced) {
+  if (!replaced && !change.whole.empty()) {
+    at::Tensor sum = at::zeros_like(w);  // differences first, so that those that cancel out leave the base as it was
     for (const Change::Whole& one : change.whole)
-      add(values_of(*one.values, plan.base, first, count).sub_(w).mul_(one.weight));
+      sum.add_(values_of(*one.values, plan.base, first, count).sub_(w).mul_(one.weight));
+    w.add_(sum);
   }
-  for (const Change::LowRank& one : change.low_rank) add(low_rank_change(*one.lora, one.weight, first, w.size(0)));
-  if (sum.defined()) w.add_(sum);
-  for (const Change::LowRank& one : change.low_rank) rescale_rows(w, *one.lora, first);
+  add_low_rank(w, change.low_rank, first);
+  for (const WeightedLowRank& one : change.low_rank) rescale_rows(w, *one.lora, first);
   return w;
 }
 

@@ -1,4 +1,4 @@
-// Base model + adapters -> one model: W + scale * B A per LoRA module, computed in float64 and rounded once; weights that
+// Base model + adapters -> one model: W + scale * B A per LoRA module, computed as if in float64 (low_rank.h) and rounded once; weights that
 // were trained whole replace the base's. Streamed a few rows at a time on all cores, so that memory does not grow with the
 // model.
 #pragma once

@@ -19,7 +19,7 @@ void write_model_card(const MergeOptions& options, const AdaptedConfig& adapted,
                       const fs::path& folder) {
   std::string text = fmt::format(
       "---\nbase_model: {}\ntags:\n- long-context\n- longlora\n---\n\n# {}\n\n"
-      "`{}` (fingerprint {}) with these adapters, merged in float64 and rounded once by {}.\n\n"
+      "`{}` (fingerprint {}) with these adapters, merged and rounded once by {}.\n\n"
       "| adapter | weight | rank | trained at | base when trained |\n|---|---|---|---|---|\n",
       name_of_folder(options.model), name_of_folder(options.out), name_of_folder(options.model),
       io::model_fingerprint(base), version_line());
