@@ -3,12 +3,14 @@
 written or overwritten."""
 import json
 import pathlib
+import random
 import resource
 import shutil
 import signal
 import struct
 import subprocess
 import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "build/longlora"
@@ -215,6 +217,27 @@ def a_full_disk(case):
     assert case.run(*extract)[0] == 0
     assert not (case.out / ".lora.extract").exists()
     assert not list((case.out / "run").glob("step-*")) and not (case.out / "run/final").exists()
+
+
+@check
+def a_merge_killed_at_any_moment(case):
+    seed = random.randrange(10**6)
+    moments, merged = random.Random(seed), case.out / "merged"
+    merge = [PROGRAM, "merge", "--model", case.model, "--adapter", MODEL / "adapter-longlora", "--out", merged]
+    start = time.monotonic()
+    assert case.run(*merge[1:])[0] == 0
+    whole, longest = contents(merged), time.monotonic() - start
+    kills = 0
+    for _ in range(12):
+        shutil.rmtree(merged, ignore_errors=True)
+        process = subprocess.Popen(merge, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(moments.uniform(0, longest))
+        process.kill()
+        kills += process.wait() != 0
+        assert not merged.exists() or contents(merged) == whole, f"seed {seed}: half a model after {kills} kills"
+    shutil.rmtree(merged, ignore_errors=True)
+    assert case.run(*merge[1:])[0] == 0 and contents(merged) == whole, f"seed {seed}"
+    assert not list(case.out.glob(".merged*")), f"seed {seed}: something is left"
 
 
 @check
