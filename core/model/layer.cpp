@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/base/error.h"
+#include "core/ops/attention_past.h"
 #include "core/ops/rmsnorm.h"
 #include "core/ops/swiglu.h"
 
@@ -149,8 +150,13 @@ at::Tensor Layer::forward_cached(const at::Tensor& x, const Pass& pass, LayerCac
   at::Tensor out;
   if (past == 0) {
     out = ops::attention_forward(heads.q, heads.k, heads.v, pass.plan, pass.backend).out;
+  } else if (n > 1) {
+    const int64_t first = pass.plan.window > 0 ? std::max<int64_t>(0, past + 1 - pass.plan.window) : 0;
+    auto own = ops::attention_forward(heads.q, heads.k, heads.v, pass.plan, pass.backend);
+    const at::Tensor k = cache.k.narrow(0, first, past - first), v = cache.v.narrow(0, first, past - first);
+    ops::join_past(heads.q, k, v, pass.plan.window, own.out, own.lse);
+    out = own.out;
   } else {
-    if (n != 1) fail("forward_cached: {} tokens after {}; only one at a time goes on", n, past);
     const int64_t first = pass.plan.window > 0 ? std::max<int64_t>(0, past + 1 - pass.plan.window) : 0;
     const int64_t seen = past + 1 - first, group = heads_ / kv_heads_;
     // One query: scores [kv_heads, group, seen] as a batched product per KV head.

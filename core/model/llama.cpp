@@ -134,20 +134,24 @@ KvCache Llama::make_cache(int64_t capacity) const {
 }
 
 at::Tensor Llama::next_logits(std::span<const int32_t> tokens, KvCache& cache) const {
-  const auto n = static_cast<int64_t>(tokens.size());
-  if (cache.length + n > cache.capacity)
-    fail("the cache holds {} tokens, {} are needed", cache.capacity, cache.length + n);
-  Pass pass;
-  const int64_t whole[] = {0, n};
-  pass.plan = ops::GroupPlan::full(whole, config_.heads, config_.kv_heads, config_.sliding_window);
-  // A table of these tokens alone, by the length reached: dynamic and longrope change with it, as in transformers.
-  pass.positions = at::arange(n, at::kInt).to(device_);
-  pass.rotary = make_rotary(cache.length, n, cache.length + n);
-  const at::Tensor ids = at::from_blob(const_cast<int32_t*>(tokens.data()), {n}, at::kInt);
-  at::Tensor x = ops::embedding_forward(embed_.value, ids);
-  for (size_t i = 0; i < layers_.size(); ++i) x = layers_[i].forward_cached(x, pass, cache.layers[i], cache.length);
-  cache.length += n;
-  const at::Tensor last = ops::rmsnorm_forward(x.narrow(0, n - 1, 1), norm_.value, config_.rms_eps).y;
+  constexpr int64_t kChunk = 2048;  // of a prompt at once: what a chunk needs besides the cache stays small
+  const int64_t end = cache.length + static_cast<int64_t>(tokens.size());
+  if (end > cache.capacity) fail("the cache holds {} tokens, {} are needed", cache.capacity, end);
+  at::Tensor x;
+  while (cache.length < end) {
+    const int64_t n = std::min(kChunk, end - cache.length), whole[] = {0, n};
+    Pass pass;
+    pass.plan = ops::GroupPlan::full(whole, config_.heads, config_.kv_heads, config_.sliding_window);
+    // A table of these tokens alone, by the length that is reached: dynamic and longrope change with it, as in transformers.
+    pass.positions = at::arange(n, at::kInt).to(device_);
+    pass.rotary = make_rotary(cache.length, n, end);
+    const auto some = tokens.last(static_cast<size_t>(end - cache.length)).first(static_cast<size_t>(n));
+    const at::Tensor ids = at::from_blob(const_cast<int32_t*>(some.data()), {n}, at::kInt);
+    x = ops::embedding_forward(embed_.value, ids);
+    for (size_t i = 0; i < layers_.size(); ++i) x = layers_[i].forward_cached(x, pass, cache.layers[i], cache.length);
+    cache.length += n;
+  }
+  const at::Tensor last = ops::rmsnorm_forward(x.narrow(0, x.size(0) - 1, 1), norm_.value, config_.rms_eps).y;
   return at::linear(last, head().value).select(0, 0).to(at::kCPU, at::kFloat);
 }
 

@@ -66,6 +66,28 @@ TEST_CASE("losses equal those of transformers and PEFT within twice their own ro
   }
 }
 
+TEST_CASE("a prompt computed in chunks gives the logits of the whole", "[model]") {
+  for (const char* name : {"llama-gqa", "mistral"}) {  // mistral: with a sliding window
+    const adapt::OpenedModel opened =
+        adapt::open_model({.model = fs::path(LONGLORA_SOURCE_DIR) / "test/golden/models" / name,
+                           .adapter = {},
+                           .dtype = "float32",
+                           .device = "cpu",
+                           .rope = ""});
+    const model::Llama& llama = *opened.llama;
+    for (const int64_t length : {2047, 2048, 2049, 4095, 4097, 5000}) {
+      INFO(name << ", " << length << " tokens");
+      std::vector<int32_t> tokens;
+      for (int64_t i = 0; i < length; ++i) tokens.push_back(static_cast<int32_t>(i * i % 89 + 3));
+      model::KvCache cache = llama.make_cache(length);
+      const at::Tensor chunks = llama.next_logits(tokens, cache);
+      const at::Tensor whole = llama.logits(test::golden_batch({tokens}), {}).select(0, length - 1).to(at::kFloat);
+      CHECK((chunks - whole).abs().max().item<double>() < 2e-4 * whole.abs().max().item<double>());
+      CHECK(cache.length == length);
+    }
+  }
+}
+
 TEST_CASE("how much may be generated does not change what is", "[model]") {
   const fs::path folder = fs::path(LONGLORA_SOURCE_DIR) / "test/golden/models/llama";
   for (const char* rope : {"dynamic:4", "linear:4"}) {
