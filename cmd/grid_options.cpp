@@ -135,16 +135,17 @@ std::vector<double> parse_depths(const std::string& text) {
   while (true) {
     double percent = 0;
     const auto [next, fault] = std::from_chars(at, end, percent);
-    if (fault != std::errc() || (next != end && *next != ',')) bad();
+    constexpr double kMost = 1000;
+    if (fault != std::errc() || !(percent >= 0 && percent <= kMost) || (next != end && *next != ',')) bad();
     if (next == end && depths.empty()) {  // one number: how many
       const auto n = static_cast<int64_t>(percent);
-      if (percent != static_cast<double>(n) || n < 1 || n > 1000) bad();
+      if (percent != static_cast<double>(n) || n < 1) bad();
       if (n == 1) return {50};
       for (int64_t i = 0; i < n; ++i)
         depths.push_back(std::round(10000.0 * static_cast<double>(i) / static_cast<double>(n - 1)) / 100);
       return depths;
     }
-    if (percent < 0 || percent > 100) bad();
+    if (percent > 100) bad();
     depths.push_back(std::round(percent * 100) / 100);  // as exact as a cell's file name
     if (next == end || next + 1 == end) break;          // "50," is one depth
     at = next + 1;
@@ -202,6 +203,9 @@ Exit run_grid_verb(GridArguments& arguments, const std::function<eval::Task(cons
   const eval::PromptEncoder encoder(*opened.tokenizer, arguments.format);
   const eval::Task task = make(encoder);
   grid.stop = opened.stop;
+  std::sort(grid.stop.begin(), grid.stop.end());
+  grid.stop.erase(std::unique(grid.stop.begin(), grid.stop.end()), grid.stop.end());
+  grid.settings["stop"] = grid.stop;
   const std::vector<eval::CellResult> results = eval::run_grid(*opened.llama, opened.tokenizer, task, grid);
 
   const eval::GridTable table = eval::tabulate(results);

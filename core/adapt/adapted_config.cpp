@@ -9,7 +9,7 @@ namespace longlora::adapt {
 AdaptedConfig adapted_config(const model::Config& base, const io::TensorStore& weights,
                              std::span<const io::Adapter> adapters, const AdaptOptions& options) {
   model::check_weights(weights, base);
-  AdaptedConfig adapted{base, "", {}};
+  AdaptedConfig adapted{base, "", {}, {}};
   model::Config& config = adapted.config;
   for (size_t i = 0; i < adapters.size(); ++i) {
     const io::Adapter& adapter = adapters[i];
@@ -23,6 +23,7 @@ AdaptedConfig adapted_config(const model::Config& base, const io::TensorStore& w
     }
     config.tie_embeddings = config.tie_embeddings && adapter.keeps_tied();
     const auto record = io::read_context_record(adapter.folder());
+    adapted.of_this_base.push_back(record && record->base_fingerprint == io::model_fingerprint(weights));
     if (!record) continue;
     const std::string where = (adapter.folder() / io::kContextRecordFile).string();
     if (!record->base_fingerprint.empty() && record->base_fingerprint != io::model_fingerprint(weights)) {

@@ -14,6 +14,8 @@ struct AdaptedConfig {
   model::Config config;  // the base's, with the adapters' RoPE settings and length, untied where an adapter unties it
   std::string whence;    // longlora.json that the context settings are from; empty: the base's own stayed
   std::vector<std::string> strangers;  // a line for every adapter that was trained on another base
+  std::vector<bool>
+      of_this_base;  // of each adapter whether its longlora.json says that it was trained on this very base
 };
 
 struct AdaptOptions {

@@ -37,7 +37,8 @@ void copy_companions(const std::filesystem::path& from, const std::filesystem::p
   try {
     for (const auto& entry : fs::directory_iterator(from)) {
       const std::string name = entry.path().filename().string();
-      if (is_companion(name)) fs::copy(entry.path(), to / name, fs::copy_options::recursive);
+      if (is_companion(name))
+        fs::copy(entry.path(), to / name, fs::copy_options::recursive | fs::copy_options::overwrite_existing);
     }
   } catch (const fs::filesystem_error& error) {
     fail("{}: cannot copy: {}", error.path1().string(), error.code().message());

@@ -82,10 +82,24 @@ ExtractedMatrix factorize(const ExtractPlan::Matrix& matrix, const ExtractOption
   return result;
 }
 
+// Size and time of the weight files: a folder put in place of another is another, however much of it is the same.
+ordered_json files_of(const fs::path& folder) {
+  ordered_json files = ordered_json::object();
+  std::vector<fs::path> all(fs::directory_iterator(folder), {});
+  std::sort(all.begin(), all.end());
+  for (const fs::path& file : all) {
+    if (file.extension() == ".safetensors")
+      files[file.filename().string()] = {fs::file_size(file), fs::last_write_time(file).time_since_epoch().count()};
+  }
+  return files;
+}
+
 ordered_json settings_of(const ExtractOptions& options, const io::TensorStore& base, const io::TensorStore& tuned) {
   return {{"program", version_line()},
           {"base", io::model_fingerprint(base)},
           {"tuned", io::model_fingerprint(tuned)},
+          {"base_files", files_of(options.base)},
+          {"tuned_files", files_of(options.tuned)},
           {"max_rank", options.goal.max_rank},
           {"loss", options.goal.loss},
           {"dtype", io::torch_name_of(options.dtype)},
@@ -254,7 +268,8 @@ ExtractReport run(const ExtractOptions& options, const ExtractPlan& plan, const 
 
 ExtractReport extract(const ExtractOptions& options,
                       const std::function<void(int64_t, int64_t, const std::string&)>& progress) {
-  check_folders({.model = options.base, .adapters = {{options.tuned}}, .out = options.out});
+  check_folders(
+      {.model = options.base, .adapters = {{options.tuned}}, .out = options.out, .overwrite = options.overwrite});
   if (fs::exists(options.out) && !options.overwrite) {
     usage_error("{}: exists already; choose another folder or pass --overwrite", options.out.string());
   }

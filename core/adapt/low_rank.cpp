@@ -23,9 +23,9 @@ struct Factors {
     left = (embedding ? a.narrow(1, first, rows).t() : b.narrow(0, first, rows)).to(at::kFloat).contiguous();
     right = (embedding ? b.t() : a).to(at::kFloat).contiguous();
   }
-  [[nodiscard]] double bound() const {  // of |left_i| |right_j|
-    const at::Tensor rows = at::linalg_vector_norm(left, 2, {1}), columns = at::linalg_vector_norm(right, 2, {0});
-    return std::abs(scale) * rows.max().item<double>() * columns.max().item<double>();
+  [[nodiscard]] at::Tensor bounds() const {  // of |left_i| |right_j|, for each row i
+    const at::Tensor columns = at::linalg_vector_norm(right, 2, {0});
+    return at::linalg_vector_norm(left, 2, {1}) * (std::abs(scale) * columns.max().item<double>());
   }
   [[nodiscard]] double exact(int64_t i, int64_t j) const {
     const int64_t rank = right.size(0), columns = right.size(1);
@@ -36,12 +36,12 @@ struct Factors {
   }
 };
 
-// w += change, `count` elements, the first being number `at` of the rows that `factors` are of.
-void add(float* w, const float* change, int64_t at, int64_t count, int64_t columns, float small,
+// w += change, for row `row` of those that `factors` are of.
+void add(float* w, const float* change, int64_t row, int64_t columns, float small,
          const std::vector<Factors>& factors) {
   constexpr int64_t kBlock = 512;
-  for (int64_t begin = 0; begin < count; begin += kBlock) {
-    const int64_t end = std::min(count, begin + kBlock);
+  for (int64_t begin = 0; begin < columns; begin += kBlock) {
+    const int64_t end = std::min(columns, begin + kBlock);
     int any = 0;
     for (int64_t i = begin; i < end; ++i) any |= std::abs(w[i] + change[i]) < small ? 1 : 0;
     if (any == 0) {
@@ -52,7 +52,7 @@ void add(float* w, const float* change, int64_t at, int64_t count, int64_t colum
       const float sum = w[i] + change[i];
       double exact = 0;
       if (std::abs(sum) < small) {
-        for (const Factors& part : factors) exact += part.exact((at + i) / columns, (at + i) % columns);
+        for (const Factors& part : factors) exact += part.exact(row, i);
         exact += static_cast<double>(w[i]);
       }
       w[i] = std::abs(sum) < small ? static_cast<float>(exact) : sum;
@@ -67,9 +67,8 @@ void add_low_rank(at::Tensor& w, std::span<const WeightedLowRank> parts, int64_t
   if (parts.empty() || w.numel() == 0) return;
   const int64_t rows = w.size(0), columns = w.size(1);
   std::vector<Factors> factors;
-  double bound = 0;
-  for (const WeightedLowRank& part : parts) bound += factors.emplace_back(part, first, rows).bound();
-  const auto small = static_cast<float>(kSmall * bound);
+  at::Tensor small = at::zeros({rows}, at::kFloat);
+  for (const WeightedLowRank& part : parts) small.add_(factors.emplace_back(part, first, rows).bounds(), kSmall);
   const int64_t step = std::max<int64_t>(1, kBlockElements / columns);
   for (int64_t begin = 0; begin < rows; begin += step) {
     const int64_t some = std::min(step, rows - begin);
@@ -78,8 +77,10 @@ void add_low_rank(at::Tensor& w, std::span<const WeightedLowRank> parts, int64_t
       const at::Tensor one = at::mm(part.left.narrow(0, begin, some), part.right).mul_(part.scale);
       change = change.defined() ? change.add_(one) : one;
     }
-    add(w.mutable_data_ptr<float>() + begin * columns, change.const_data_ptr<float>(), begin * columns, some * columns,
-        columns, small, factors);
+    for (int64_t i = 0; i < some; ++i) {
+      add(w.mutable_data_ptr<float>() + (begin + i) * columns, change.const_data_ptr<float>() + i * columns, begin + i,
+          columns, small.const_data_ptr<float>()[begin + i], factors);
+    }
   }
 }
 

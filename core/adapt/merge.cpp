@@ -13,9 +13,11 @@
 #include "core/adapt/companions.h"
 #include "core/adapt/low_rank.h"
 #include "core/adapt/model_card.h"
+#include "core/adapt/open_model.h"
 #include "core/base/error.h"
 #include "core/base/pages.h"
 #include "core/base/signal.h"
+#include "core/io/context_record.h"
 #include "core/model/config.h"
 #include "core/model/tensors.h"
 
@@ -69,11 +71,14 @@ at::Tensor changed_rows(const Plan& plan, int64_t first, int64_t count) {
   return w;
 }
 
-void check_range(const Plan& plan, const at::Tensor& in, const at::Tensor& out) {
-  if (plan.type != at::kHalf || in.scalar_type() == at::kHalf) return;
-  if (in.isfinite().logical_and(out.isfinite().logical_not()).any().item<bool>()) {
-    fail("tensor '{}' has values that float16 cannot hold; merge with --dtype bfloat16", plan.name);
-  }
+// Values that are no numbers come from the base itself or are an error.
+void check_finite(const Plan& plan, const at::Tensor& base, const at::Tensor& in, const at::Tensor& out) {
+  if (out.isfinite().all().item<bool>() || !base.isfinite().all().item<bool>()) return;
+  if (!in.isfinite().all().item<bool>())
+    fail("tensor '{}': with the adapters it has values that are no finite numbers; are they sound, and their weights?",
+         plan.name);
+  fail("tensor '{}' has values that {} cannot hold; merge with another --dtype", plan.name,
+       io::torch_name_of(model::file_type(plan.type)));
 }
 
 // Writes rows of one tensor of the result in its type.
@@ -97,14 +102,37 @@ void fill(const Plan& plan, int64_t first, std::span<std::byte> out) {
     const at::Tensor in = changed ? changed_rows(plan, first, count) : model::as_tensor(rows);
     at::Tensor result = at::from_blob(out.data(), shape, plan.type);
     result.copy_(in);
-    check_range(plan, in, result);
+    check_finite(plan, model::as_tensor(rows), in, result);
   }
   release_pages(rows.bytes);
   for (const Change::Whole& one : plan.change.whole) release_pages(io::rows_of(*one.values, first, count).bytes);
 }
 
+// Values can replace the base's; to be weighted or added up they must be a change, which they are against their own base only.
+void check_whole(const std::map<std::string, Change>& changes, const std::vector<io::Adapter>& adapters,
+                 const std::vector<WeightedAdapter>& weighted, const io::TensorStore& base,
+                 const AdaptedConfig& adapted, bool overlap) {
+  for (const auto& [name, change] : changes) {
+    if (change.whole.size() < 2 && (change.whole.empty() || change.whole.front().weight == 1)) continue;
+    for (const Change::Whole& one : change.whole) {
+      if (!overlap && base.contains(name) && base.at(name).shape != one.values->shape)
+        usage_error("the adapters bring '{}' in another size than the model's, which can only be taken whole, from one",
+                    name);
+    }
+    for (size_t i = 0; i < adapters.size(); ++i) {
+      if (!adapters[i].replaced().contains(name) || adapted.of_this_base[i]) continue;
+      usage_error(
+          "{}={}: brings '{}' as it was after training; what changed is known only against the base it was trained on, "
+          "and its "
+          "longlora.json does not say that this is {}",
+          adapters[i].folder().string(), weighted[i].weight, name, base.path().string());
+    }
+  }
+}
+
 std::map<std::string, Change> changes_of(const std::vector<io::Adapter>& adapters,
-                                         const std::vector<WeightedAdapter>& weighted, const io::TensorStore& base) {
+                                         const std::vector<WeightedAdapter>& weighted, const io::TensorStore& base,
+                                         const AdaptedConfig& adapted, bool overlap) {
   std::map<std::string, Change> changes;
   for (size_t i = 0; i < adapters.size(); ++i) {
     const io::Adapter& adapter = adapters[i];
@@ -113,9 +141,6 @@ std::map<std::string, Change> changes_of(const std::vector<io::Adapter>& adapter
     for (const auto& [name, view] : adapter.replaced()) {
       auto& same = changes[name].whole;
       same.push_back({&view, weight});
-      const bool resized = base.contains(name) && base.at(name).shape != view.shape;
-      if (resized && (same.size() > 1 || weight != 1))
-        usage_error("{}: brings '{}' in another size, which can only be taken whole, from one adapter", folder, name);
     }
     for (const auto& [module, lora] : adapter.low_rank()) {
       auto& same = changes[module + ".weight"].low_rank;
@@ -128,6 +153,7 @@ std::map<std::string, Change> changes_of(const std::vector<io::Adapter>& adapter
       }
     }
   }
+  check_whole(changes, adapters, weighted, base, adapted, overlap);
   return changes;
 }
 
@@ -136,12 +162,52 @@ void check_strangers(const MergeOptions& options, const AdaptedConfig& adapted,
                      const std::vector<io::Adapter>& adapters) {
   if (adapted.strangers.empty() || options.embed) return;
   for (const io::Adapter& adapter : adapters) {
-    if (!adapter.replaced().contains(kEmbed) && !adapter.replaced().contains(kHead)) continue;
+    const bool brings = adapter.replaced().contains(kEmbed) || adapter.replaced().contains(kHead) ||
+                        adapter.low_rank().contains("model.embed_tokens") || adapter.low_rank().contains("lm_head");
+    if (!brings) continue;
     usage_error(
-        "{}, and {} brings an embedding or head trained whole there; say with --embed what becomes of it: skip (the "
+        "{}, and {} brings an embedding or head trained there; say with --embed what becomes of it: skip (the "
         "model's own stays), replace (the adapter's is taken), overlap (the rows that both have are)",
         adapted.strangers.front(), adapter.folder().string());
   }
+}
+
+// Fewer rows than the model has would take tokens away from it.
+void check_vocabulary(const MergeOptions& options, const AdaptedConfig& adapted, const model::Config& base) {
+  const model::Config& config = adapted.config;
+  if (config.vocab_size >= base.vocab_size) return;
+  const bool known = std::ranges::all_of(adapted.of_this_base, [](bool own) { return own; });
+  if (!options.embed && !known) {
+    usage_error(
+        "the adapter's embedding and head have {} rows, the model's {}; say with --embed what becomes of them: skip "
+        "(the "
+        "model's own stay), replace (the adapter's are taken), overlap (the rows that both have are)",
+        config.vocab_size, base.vocab_size);
+  }
+  (void)open_tokenizer(options.model, config);  // must not have more tokens
+}
+
+// What is worth knowing of the result, a line each.
+std::vector<std::string> notes_of(const MergeOptions& options, const AdaptedConfig& adapted,
+                                  const std::vector<io::Adapter>& adapters, const model::Config& base) {
+  std::vector<std::string> notes = adapted.strangers;
+  for (size_t i = 0; i < adapters.size(); ++i) {
+    const std::string folder = adapters[i].folder().string();
+    if (!adapted.of_this_base[i] && !adapters[i].replaced().empty()) {
+      notes.push_back(fmt::format("{}: {} tensors that it brings whole (norms, embedding, head) replace this model's",
+                                  folder, adapters[i].replaced().size()));
+    }
+    if (options.adapters[i].weight < 0 && io::read_context_record(adapters[i].folder()))
+      notes.push_back(fmt::format("{} is taken out; RoPE and context length stay as this model has them", folder));
+    const auto embed = adapters[i].replaced().find(kEmbed);
+    if (embed != adapters[i].replaced().end() && embed->second.shape[0] > adapted.config.vocab_size) {
+      notes.push_back(fmt::format("{}: {} of its embedding's {} rows are taken, the head has no more", folder,
+                                  adapted.config.vocab_size, embed->second.shape[0]));
+    }
+  }
+  if (adapted.config.vocab_size > base.vocab_size)
+    notes.push_back(fmt::format("the vocabulary grew from {} to {} rows", base.vocab_size, adapted.config.vocab_size));
+  return notes;
 }
 
 // The finished folder against what it should hold.
@@ -158,6 +224,7 @@ void check_result(const fs::path& folder, const std::vector<std::pair<std::strin
 }  // namespace
 
 void check_folders(const MergeOptions& options) {
+  const auto clean = [](const fs::path& path) { return path.has_filename() ? path : path.parent_path(); };
   if (options.adapters.empty()) usage_error("merge: give at least one --adapter");
   const auto plain = [](const fs::path& path) {  // no links, no trailing slash
     const fs::path whole = fs::weakly_canonical(path);
@@ -167,13 +234,19 @@ void check_folders(const MergeOptions& options) {
     const fs::path o = plain(outer), i = plain(inner);
     return std::mismatch(o.begin(), o.end(), i.begin(), i.end()).first == o.end();
   };
-  std::vector<fs::path> inputs = {options.model};
+  std::vector<fs::path> inputs = {options.model, fs::current_path()};
   for (const WeightedAdapter& adapter : options.adapters) inputs.push_back(adapter.folder);
   for (const fs::path& input : inputs) {
     if (!fs::is_directory(input)) input_error("{}: no such folder", input.string());
     if (holds(options.out, input)) {
-      usage_error("{}: the output may not be or hold the input folder {}", options.out.string(), input.string());
+      usage_error("{}: the output may not be or hold the folder {}", options.out.string(), input.string());
     }
+  }
+  if (options.overwrite && fs::exists(options.out)) {  // what is replaced must be something of this kind
+    const fs::path& out = options.out;
+    const bool folder = fs::is_directory(out) && !fs::is_symlink(clean(out));
+    if (!folder || (!fs::is_empty(out) && !fs::exists(out / "config.json") && !fs::exists(out / "adapter_config.json")))
+      usage_error("{}: is no folder of a model or adapter; --overwrite does not replace it", out.string());
   }
 }
 
@@ -190,9 +263,10 @@ MergeReport merge(const MergeOptions& options, const std::function<void(int64_t,
   const model::Config base_config = model::read_config(options.model);
   AdaptedConfig adapted = adapted_config(base_config, base, adapters, how);
   check_strangers(options, adapted, adapters);
+  check_vocabulary(options, adapted, base_config);
   model::Config& config = adapted.config;
   if (options.dtype) config.dtype = std::string(io::torch_name_of(*options.dtype));
-  report.notes = adapted.strangers;
+  report.notes = notes_of(options, adapted, adapters, base_config);
   report.context =
       fmt::format("{} tokens, RoPE {}, from {}", config.covered_length(), model::name_of(config.rope.type),
                   adapted.whence.empty() ? fmt::format("{} (no adapter has a longlora.json)", options.model.string())
@@ -202,7 +276,8 @@ MergeReport merge(const MergeOptions& options, const std::function<void(int64_t,
   if (base_config.tie_embeddings && !config.tie_embeddings) {  // the head becomes a matrix of its own
     tensors.emplace(kHead, base.at(kEmbed));
   }
-  const std::map<std::string, Change> changes = changes_of(adapters, options.adapters, base);
+  const std::map<std::string, Change> changes =
+      changes_of(adapters, options.adapters, base, adapted, options.embed == io::Vocabulary::overlap);
 
   (void)at::get_num_threads();  // see model::single_threaded
   std::mutex lock;
@@ -235,6 +310,10 @@ MergeReport merge(const MergeOptions& options, const std::function<void(int64_t,
   io::write_sharded(out.path(), std::move(sources), options.max_shard_bytes);
   model::write_config(config, out.path() / "config.json");
   copy_companions(options.model, out.path(), config.covered_length());
+  for (const io::Adapter& adapter : adapters) {  // the tokenizer that goes with the larger vocabulary
+    if (config.vocab_size > base_config.vocab_size && text::Tokenizer::is_in(adapter.folder()))
+      copy_companions(adapter.folder(), out.path(), config.covered_length());
+  }
   write_model_card(options, adapted, base, out.path());
   check_result(out.path(), expected, config);
   if (options.check) options.check(out.path());

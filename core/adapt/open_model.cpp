@@ -68,7 +68,8 @@ OpenedModel open_model(const OpenOptions& options) {
   const io::TensorStore weights(options.model);
   std::vector<io::Adapter> adapters;
   if (!options.adapter.empty()) adapters.emplace_back(options.adapter);
-  AdaptedConfig adapted = adapted_config(model::read_config(options.model), weights, adapters);
+  AdaptedConfig adapted = adapted_config(model::read_config(options.model), weights, adapters,
+                                         {.other_bases = options.other_bases, .brings_context = {}});
   if (!adapters.empty() && adapted.whence.empty() && options.rope.empty()) {
     log::info("{}: no longlora.json, so the model's own RoPE settings are used (--rope gives others)",
               options.adapter.string());

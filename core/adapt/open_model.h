@@ -14,6 +14,7 @@ struct OpenOptions {
   std::filesystem::path model, adapter;  // adapter may be empty
   std::string dtype = "auto";            // auto: as the weights are stored
   std::string device = "auto";
+  bool other_bases = false;  // an adapter of another base of the same architecture is taken too
   std::string rope;  // "linear:4": other RoPE settings than the model's own; empty: the model's, or the adapter's
 };
 

@@ -76,7 +76,7 @@ PortableReport write_portable(const MergeOptions& options) {
   check_folders(options);
   const io::TensorStore base(options.model);
   std::vector<io::Adapter> adapters;
-  AdaptOptions how;
+  AdaptOptions how{.other_bases = true, .brings_context = {}};
   for (const WeightedAdapter& adapter : options.adapters) {
     adapters.emplace_back(adapter.folder);
     how.brings_context.push_back(adapter.weight > 0);

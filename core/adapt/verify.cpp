@@ -64,7 +64,7 @@ Verification verify_merged(const MergeOptions& options, const std::filesystem::p
   Verification result;
   result.left_out = reason_against(options, merged);
   if (!result.left_out.empty()) return result;
-  OpenOptions how{.model = merged, .adapter = {}, .dtype = "float32", .device = "cpu", .rope = ""};
+  OpenOptions how{.model = merged, .adapter = {}, .dtype = "float32", .device = "cpu", .other_bases = true, .rope = ""};
   data::Batch probe;
   at::Tensor ours, theirs;
   {

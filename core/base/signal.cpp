@@ -20,6 +20,7 @@ void handle(int number) {
 }  // namespace
 
 void install_signal_handlers() {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file beyond the limit is an error of the write, which cleans up
   for (const int number : {SIGINT, SIGTERM, SIGUSR1}) std::signal(number, handle);
 }
 

@@ -200,8 +200,9 @@ void Adapter::check_against(const TensorStore& base, bool tied_embeddings) const
     const std::vector<int64_t> own =
         lora.embedding ? std::vector{lora.a.shape[1], lora.b.shape[0]} : std::vector{lora.b.shape[0], lora.a.shape[1]};
     if (base.at(name).shape != own) {
-      input_error("{}: LoRA for '{}' is for a matrix of {}, in {} it is {}", where, module, shape_text(own), of,
-                  shape_text(base.at(name).shape));
+      const bool vocabulary = module == "lm_head" || module == "model.embed_tokens";
+      input_error("{}: LoRA for '{}' is for a matrix of {}, in {} it is {}{}", where, module, shape_text(own), of,
+                  shape_text(base.at(name).shape), vocabulary ? " (merge --embed skip leaves it out)" : "");
     }
   }
   for (const auto& [name, view] : replaced_) {

@@ -360,7 +360,7 @@ TEST_CASE("an adapter of another base is said, and its embedding is taken only w
   CHECK_THAT(w.refusal(Exit::usage), Catch::Contains("another base") && Catch::Contains("--embed"));
   adapt::MergeOptions options = w.options();
   options.embed = io::Vocabulary::skip;
-  const adapt::MergeReport report = adapt::merge(options, kQuiet);
+  adapt::MergeReport report = adapt::merge(options, kQuiet);
   CHECK_THAT(report.notes.at(0), Catch::Contains("another base"));
   CHECK(report.low_rank == 8);
   CHECK(report.replaced == 5);  // the norms
@@ -374,6 +374,53 @@ TEST_CASE("an adapter of another base is said, and its embedding is taken only w
   (void)adapt::merge(options, kQuiet);
   const at::Tensor theirs = model::as_tensor(adapter.at("base_model.model." + embed)).to(at::kBFloat16);
   CHECK(model::as_tensor(io::TensorStore(w.out).at(embed)).equal(theirs));
+  options.check = [&](const fs::path& folder) { CHECK(adapt::verify_merged(options, folder).left_out.empty()); };
+  report = adapt::merge(options, kQuiet);
+  CHECK_THAT(report.notes.at(1), Catch::Contains("6 tensors that it brings whole"));
+}
+
+TEST_CASE("what was trained whole is weighted only against its own base", "[merge]") {
+  const Workshop w;  // without a longlora.json nobody knows which that is
+  adapt::MergeOptions options = w.options();
+  for (const double weight : {-1.0, 0.5}) {
+    options.adapters = {{w.adapter, weight}};
+    CHECK_THROWS_WITH(adapt::merge(options, kQuiet), Catch::Contains("as it was after training"));
+  }
+  w.record(256);
+  const adapt::MergeReport report = adapt::merge(options, kQuiet);
+  CHECK(report.notes.empty());
+  options.overwrite = true;
+  options.adapters = {{w.adapter, -1}};
+  CHECK_THAT(adapt::merge(options, kQuiet).notes.at(0), Catch::Contains("taken out"));
+}
+
+TEST_CASE("an adapter with fewer tokens than the model takes none away without being asked", "[merge]") {
+  const Workshop w;
+  w.change_adapter([](auto& t) {
+    t["base_model.model.model.embed_tokens.weight"] = at::ones({20, 16});
+    t["base_model.model.lm_head.weight"] = at::ones({20, 16});
+  });
+  CHECK_THAT(w.refusal(Exit::usage), Catch::Contains("20 rows, the model's 24") && Catch::Contains("--embed"));
+  adapt::MergeOptions options = w.options();
+  options.embed = io::Vocabulary::whole;
+  (void)adapt::merge(options, kQuiet);
+  CHECK(model::read_config(w.out).vocab_size == 20);
+}
+
+TEST_CASE("values that are no numbers stop the merge", "[merge]") {
+  const Workshop w;
+  w.change_adapter([](auto& t) { t["base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"][0][0] = NAN; });
+  CHECK_THROWS_WITH(adapt::merge(w.options(), kQuiet),
+                    Catch::Contains("q_proj.weight'") && Catch::Contains("no finite"));
+}
+
+TEST_CASE("what is no model is not overwritten", "[merge]") {
+  const Workshop w;
+  fs::create_directories(w.out / "pictures");
+  adapt::MergeOptions options = w.options();
+  options.overwrite = true;
+  CHECK_THROWS_WITH(adapt::merge(options, kQuiet), Catch::Contains("no folder of a model"));
+  CHECK(fs::exists(w.out / "pictures"));
 }
 
 TEST_CASE("of embeddings of other sizes the rows that both have are taken", "[merge]") {
