@@ -118,7 +118,7 @@ void declare_grid_options(cxxopts::Options& options, const GridDefaults& default
   options.add_options()("trials", "prompts a cell", cxxopts::value<int64_t>()->default_value(defaults.trials), "N")(
       "haystack", fmt::format("text to hide in: files, noise or generated (default: {})", defaults.haystack),
       cxxopts::value<std::vector<std::string>>(),
-      "FILE")("template", "wrap prompts as a chat: llama-2, llama-3, mistral, vicuna, alpaca",
+      "FILE")("template", "wrap prompts as a chat: llama-2, llama-3, mistral, vicuna, alpaca, longlora",
               cxxopts::value<std::string>()->default_value("none"),
               "NAME")("seed", "of keys, texts and places", cxxopts::value<uint64_t>()->default_value(defaults.seed),
                       "N")("beyond", "allow lengths beyond what the model's RoPE settings cover")(

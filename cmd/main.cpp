@@ -19,6 +19,7 @@ namespace {
 std::vector<Verb> verbs() {
   return {
       train_verb(),
+      sft_verb(),
       eval_ppl_verb(),
       eval_passkey_verb(),
       eval_needle_verb(),

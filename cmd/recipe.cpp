@@ -47,9 +47,9 @@ std::vector<Action> actions() {
           {"cp", "NAME [FILE]", 1, 2, [](const Words& words, const auto&) { copy(words); }},
           {"show", "RECIPE [key=value ...]", 1, SIZE_MAX,
            [](const Words& words, const auto&) { fmt::print("{}", recipe::to_json(load(words, recipe::Use::show))); }},
-          {"check", "RECIPE [key=value ...]", 1, SIZE_MAX,
-           [](const Words& words, const auto&) {
-             (void)load(words, recipe::Use::train);
+          {"check", "RECIPE [key=value ...] [--sft]", 1, SIZE_MAX,
+           [](const Words& words, const cxxopts::ParseResult& options) {
+             (void)load(words, options.count("sft") > 0 ? recipe::Use::sft : recipe::Use::train);
              fmt::print("ok\n");
            }},
           {"schema", "[--markdown]", 0, 0, [](const Words&, const cxxopts::ParseResult& options) {
@@ -71,6 +71,7 @@ Exit run(const cxxopts::ParseResult& options) {
       usage_error("usage: longlora recipe {} {}", name, action.arguments);
     }
     if (options.count("markdown") > 0 && name != "schema") usage_error("recipe {}: --markdown goes with schema", name);
+    if (options.count("sft") > 0 && name != "check") usage_error("recipe {}: --sft goes with check", name);
     action.run(words, options);
     return Exit::done;
   }
@@ -83,18 +84,18 @@ Exit run(const cxxopts::ParseResult& options) {
 Verb recipe_verb() {
   return {"recipe",
           "list, copy, show, check recipes; print their schema",
-          "ls | cp NAME [FILE] | show RECIPE [key=value ...] | check RECIPE [key=value ...] | schema",
+          "ls | cp NAME [FILE] | show RECIPE [key=value ...] | check RECIPE [key=value ...] [--sft] | schema",
           "  ls      the recipes that come with the program\n"
           "  cp      writes one of them to a file (NAME.json), to be edited\n"
           "  show    the recipe with overrides applied and every default filled in\n"
-          "  check   says 'ok', or every mistake with its line (exit 2)\n"
+          "  check   says 'ok', or every mistake with its line (exit 2); --sft: as 'longlora sft' reads it\n"
           "  schema  JSON Schema of a recipe, for editors\n\n"
           "RECIPE is a JSON file (comments allowed) or the name of a recipe that comes with the program. "
           "Paths in a\n"
           "recipe are relative to the folder that the program is started in.",
           [](cxxopts::Options& options) {
-            options.add_options()("markdown", "schema: as the reference page docs/recipes.md")("words", "",
-                                                                                               cxxopts::value<Words>());
+            options.add_options()("markdown", "schema: as the reference page docs/recipes.md")(
+                "sft", "check: as a recipe for sft")("words", "", cxxopts::value<Words>());
             options.parse_positional({"words"});
           },
           run};

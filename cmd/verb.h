@@ -30,6 +30,7 @@ struct Verb {
 
 // One function a verb, each in the file of its name.
 Verb train_verb();
+Verb sft_verb();
 Verb eval_ppl_verb();
 Verb eval_passkey_verb();
 Verb eval_needle_verb();

@@ -85,6 +85,8 @@ void Rows::add_packed_row(int64_t row, Batch& batch) const {
     ids.assign(static_cast<size_t>(piece.length) + 1, kIgnore);
     source_->copy(piece.begin, std::span(ids).first(ids.size() - (piece.goes_on ? 0 : 1)));
     batch.tokens.insert(batch.tokens.end(), ids.begin(), ids.end() - 1);
+    for (int64_t i = 1; i < piece.length + (piece.goes_on ? 1 : 0); ++i)
+      if (!source_->learns(piece.begin + i)) ids[static_cast<size_t>(i)] = kIgnore;
     batch.targets.insert(batch.targets.end(), ids.begin() + 1, ids.end());
     add_document(piece.length, batch);
     room -= piece.length;

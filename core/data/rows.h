@@ -18,7 +18,7 @@ namespace longlora::data {
 //            dropped.
 // documents  whole documents packed into rows (core/data/packing.h), each with positions of its own; a
 // document's last
-//            token has no target; the unused end of a row is a document of its own without targets.
+//            token has no target, nor has one whose next token is not learned; the unused end of a row is a document of its own without targets.
 enum class Packing { stream, documents };
 
 // What becomes of the tokens; said before training.

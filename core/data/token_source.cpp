@@ -122,7 +122,24 @@ TokenSource::TokenSource(std::vector<io::TokenFile> files) : files_(std::move(fi
   }
 }
 
+TokenSource TokenSource::of_tokens(std::vector<int32_t> ids, std::vector<int64_t> documents,
+                                   std::vector<uint8_t> learn) {
+  const auto print = [](const auto& all) {
+    return longlora::fingerprint({reinterpret_cast<const char*>(all.data()), all.size() * sizeof(all[0])});
+  };
+  TokenSource source({});
+  source.ids_fingerprint_ = print(ids) + print(documents) + print(learn);
+  source.ids_ = std::move(ids);
+  source.documents_ = std::move(documents);
+  source.learn_ = std::move(learn);
+  return source;
+}
+
 void TokenSource::copy(int64_t begin, std::span<int32_t> out) const {
+  if (!ids_.empty()) {
+    std::copy_n(ids_.begin() + begin, out.size(), out.begin());
+    return;
+  }
   auto file = static_cast<size_t>(std::upper_bound(starts_.begin(), starts_.end(), begin) - starts_.begin() - 1);
   while (!out.empty()) {
     const int64_t at = begin - starts_[file];
@@ -135,7 +152,7 @@ void TokenSource::copy(int64_t begin, std::span<int32_t> out) const {
 }
 
 std::string TokenSource::fingerprint() const {
-  std::string all;
+  std::string all = ids_fingerprint_;
   for (const io::TokenFile& file : files_) all += file.fingerprint();
   return longlora::fingerprint(all);
 }

@@ -50,6 +50,7 @@ const std::vector<Section>& sections() {
       {"attention", "Which tokens attend to which while training (measuring always uses full attention)"},
       {"tune", "What is trained"},
       {"data", "The text"},
+      {"sft", "How conversations become samples; only for `longlora sft`"},
       {"batch", "How many rows make a step"},
       {"optimizer", "The update"},
       {"schedule", "The learning rate over the steps"},
@@ -112,12 +113,25 @@ const std::vector<Field>& fields() {
        one_of({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"})},
       {AT(tune.also), "trained whole beside LoRA", one_of({"embed", "norm", "lm_head"})},
 
-      {AT(data.train), "files or globs: .txt, .jsonl and .json (field `text`), each also .zst; .bin token files", {}},
+      {AT(data.train),
+       "files or globs: .txt, .jsonl and .json (field `text`), each also .zst; .bin token files; for sft .json and "
+       ".jsonl with conversations",
+       {}},
       {AT(data.valid), "the same for validation", {}},
-      {AT(data.packing), "stream: documents joined and cut into rows; documents: whole documents, each on its own",
+      {AT(data.packing),
+       "stream: documents joined and cut into rows; documents: whole documents, each on its own, as always in sft",
        one_of({"stream", "documents"})},
       {AT(data.tokenizer), "tokenizer folder; empty: the model's", {}},
       {AT(data.shuffle), "shuffle rows by `seed`", {}},
+
+      {AT(sft.format), "chat format; auto: the one of the tokenizer's chat template, where it is known",
+       one_of({"auto", "llama-2", "llama-3", "mistral", "vicuna", "alpaca", "longlora"})},
+      {AT(sft.too_long),
+       "samples longer than a row: the middle of the longest user message is cut out, the sample is left out, or the "
+       "run "
+       "stops",
+       one_of({"truncate-material", "drop", "error"})},
+      {AT(sft.empty), "samples without an answer: the run stops, or they are left out", one_of({"error", "drop"})},
 
       {AT(batch.sequences), "rows in a step, over all GPUs", at_least(1)},
       {AT(batch.micro), "rows computed at once on one GPU", at_least(1)},

@@ -53,6 +53,11 @@ class Reader {
   // Rules that look at several keys; only for a recipe whose values are right one by one.
   void rules(Use use) {
     if (!mistakes_.empty()) return;
+    if (use == Use::sft) {
+      if (const auto given = where_.find("data.packing"); given != where_.end() && recipe_.data.packing == "stream")
+        mistake(given->second, "data.packing", "must be documents in sft, where every sample is whole");
+      recipe_.data.packing = "documents";
+    }
     for (const BrokenRule& broken : broken_rules(recipe_, use)) {
       const auto found = where_.find(broken.path);
       mistake(found == where_.end() ? name_ : found->second, broken.path, broken.what);

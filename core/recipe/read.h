@@ -9,9 +9,10 @@
 
 namespace longlora::recipe {
 
-// What the recipe is read for: to be shown, or to train with it. Training asks for more: a model, data, a
-// folder, and nothing that this build cannot do.
-enum class Use { show, train };
+// What the recipe is read for: to be shown, or to train or fine-tune with it. These ask for more: a model, data, a
+// folder, and nothing that this build cannot do or that has no effect there. Samples of sft are always packed whole, so
+// data.packing is set to documents for it, and stream is a mistake.
+enum class Use { show, train, sft };
 
 // `file_or_name`: a JSON file with comments, or a shipped recipe's name. Exit 3 when there is neither; exit 2
 // with one line a mistake, each "file:line: dotted.path: what is wrong, did you mean 'x'?" or "override

@@ -57,6 +57,12 @@ struct Data {
   bool shuffle = true;
 };
 
+struct Sft {  // only for `longlora sft`
+  std::string format = "auto";
+  std::string too_long = "truncate-material";
+  std::string empty = "error";
+};
+
 struct Batch {
   int64_t sequences = 64;  // rows in a global step
   int64_t micro = 1;       // rows computed at once
@@ -109,6 +115,7 @@ struct Recipe {
   Attention attention;
   Tune tune;
   Data data;
+  Sft sft;
   Batch batch;
   Optimizer optimizer;
   Schedule schedule;

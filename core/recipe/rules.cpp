@@ -109,6 +109,10 @@ Broken broken_rules(const Recipe& recipe, Use use) {
   without_effect(recipe, out);
   contradictions(recipe, out);
   if (use == Use::train) {
+    for (const char* path : {"sft.format", "sft.too_long", "sft.empty"})
+      if (changed(recipe, path)) out.push_back({path, "has no effect in 'longlora train'; it is for 'longlora sft'"});
+  }
+  if (use != Use::show) {
     missing(recipe, out);
     for (BrokenRule& rule : not_yet(recipe)) out.push_back(std::move(rule));
   }

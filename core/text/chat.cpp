@@ -62,6 +62,9 @@ class Renderer {
       case ChatFormat::alpaca:
         alpaca();
         break;
+      case ChatFormat::longlora:
+        longlora();
+        break;
     }
     return std::move(pieces_);
   }
@@ -131,6 +134,19 @@ class Renderer {
     if (!asks()) answer(turns_[1].content + eos_);
   }
 
+  // What LongLoRA's supervised-fine-tune.py writes: "prompt_llama2", and "prompt_input_llama2" where there is a system
+  // message. Spaces and line breaks stand where they do there, which is not where Llama-2 has them.
+  void longlora() {
+    for (size_t i = 0; i < turns_.size(); ++i) {
+      if (!is_user(i))
+        answer(turns_[i].content + eos_);
+      else if (i == 0 && system_)
+        prompt("[INST] <<SYS>>\n" + *system_ + "\n<</SYS>> \n\n " + turns_[i].content + " [/INST]");
+      else
+        prompt("[INST]" + turns_[i].content + "[/INST]");
+    }
+  }
+
   ChatFormat format_;
   std::span<const ChatMessage> turns_;
   std::optional<std::string> system_;
@@ -151,7 +167,8 @@ size_t common_prefix(const std::vector<int32_t>& a, const std::vector<int32_t>& 
 }  // namespace
 
 std::span<const std::string> chat_format_names() {
-  static const std::string names[] = {"llama-2", "llama-3", "mistral", "vicuna", "alpaca"};  // in the enum's order
+  static const std::string names[] = {"llama-2", "llama-3", "mistral",
+                                      "vicuna",  "alpaca",  "longlora"};  // in the enum's order
   return names;
 }
 

@@ -1,5 +1,5 @@
 // Conversations as the text that a chat model was trained on: the published formats of Llama-2, Llama-3, Mistral
-// (v0.1 and v0.2), Vicuna (v1.1) and Alpaca, by name.
+// (v0.1 and v0.2), Vicuna (v1.1) and Alpaca, and of LongLoRA's own fine-tuning, by name.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -11,7 +11,7 @@
 
 namespace longlora::text {
 
-enum class ChatFormat { llama2, llama3, mistral, vicuna, alpaca };
+enum class ChatFormat { llama2, llama3, mistral, vicuna, alpaca, longlora };
 
 [[nodiscard]] std::span<const std::string> chat_format_names();
 // Exit 2 with the nearest name when there is no such format.

@@ -7,6 +7,7 @@
 #include "core/adapt/companions.h"
 #include "core/adapt/open_model.h"
 #include "core/base/error.h"
+#include "core/base/log.h"
 #include "core/base/memory.h"
 #include "core/base/random.h"
 #include "core/base/version.h"
@@ -15,6 +16,7 @@
 #include "core/model/tensors.h"
 #include "core/model/weights.h"
 #include "core/recipe/print.h"
+#include "core/text/chat_template.h"
 #include "core/text/tokenizer.h"
 
 namespace longlora::train {
@@ -27,6 +29,71 @@ fs::path model_folder(const recipe::Model& model) {
   return model.path.empty() ? model.init : model.path;
 }
 
+fs::path tokenizer_folder(const recipe::Recipe& recipe) {
+  return recipe.data.tokenizer.empty() ? model_folder(recipe.model) : fs::path(recipe.data.tokenizer);
+}
+
+// What a run starts from, before anything large is read.
+struct Start {
+  std::optional<io::TensorStore> weights;  // none with model.init
+  std::vector<io::Adapter> adapters;
+  model::Extension extension;
+  std::shared_ptr<const text::Tokenizer> tokenizer;  // null: none is there
+};
+
+Start open_start(const recipe::Recipe& asked) {
+  model::Config base = model::read_config(model_folder(asked.model));
+  Start start;
+  if (!asked.model.path.empty()) {
+    start.weights.emplace(asked.model.path);
+    if (!asked.model.adapter.empty()) start.adapters.emplace_back(asked.model.adapter);
+    base = adapt::adapted_config(base, *start.weights, start.adapters).config;  // also with the adapter's context
+  }
+  start.extension = model::extend(base, asked.context.rope, asked.context.length);
+  const fs::path folder = tokenizer_folder(asked);
+  start.tokenizer = adapt::open_tokenizer(folder, start.extension.config);
+  if (start.tokenizer == nullptr && !asked.data.tokenizer.empty())
+    input_error("data.tokenizer: {}: no tokenizer here", folder.string());
+  return start;
+}
+
+data::SampleOptions sample_options(const recipe::Recipe& recipe, const Start& start, const std::string& name) {
+  const fs::path folder = tokenizer_folder(recipe);
+  if (start.tokenizer == nullptr) input_error("{}: no tokenizer here, which conversations need", folder.string());
+  const recipe::Sft& sft = recipe.sft;
+  return {.patterns = name == "data.valid" ? recipe.data.valid : recipe.data.train,
+          .format = sft.format == "auto" ? text::chat_format_of(folder, "sft.format") : text::chat_format(sft.format),
+          .length = start.extension.length,
+          .too_long = sft.too_long == "drop"    ? data::TooLong::drop
+                      : sft.too_long == "error" ? data::TooLong::error
+                                                : data::TooLong::truncate_material,
+          .drop_empty = sft.empty == "drop",
+          .name = name};
+}
+
+int32_t pad_id(const text::Tokenizer* tokenizer) {
+  return tokenizer != nullptr && tokenizer->eos() ? *tokenizer->eos() : 0;
+}
+
+std::shared_ptr<const data::Rows> open_conversations(const recipe::Recipe& recipe, const Start& start,
+                                                     const std::string& name) {
+  const data::SampleOptions options = sample_options(recipe, start, name);
+  data::SampleReport report;
+  auto source = std::make_shared<data::TokenSource>(data::open_samples(*start.tokenizer, options, report));
+  auto rows = std::make_shared<data::Rows>(source, data::Packing::documents, options.length,
+                                           pad_id(start.tokenizer.get()), name);
+  log::info("{}: {}", name, report.line());
+  const data::RowsReport& packed = rows->report();
+  log::info("  as {} in {} rows of {} tokens, {:.1f}% padding",
+            text::chat_format_names()[static_cast<size_t>(options.format)], packed.rows, packed.length,
+            100.0 * static_cast<double>(packed.padding) / static_cast<double>(packed.rows * packed.length));
+  if (name == "data.train") {
+    log::info("  {} steps of {} rows are {:.2f} epochs", recipe.schedule.steps, recipe.batch.sequences,
+              static_cast<double>(recipe.schedule.steps * recipe.batch.sequences) / static_cast<double>(packed.rows));
+  }
+  return rows;
+}
+
 std::shared_ptr<const data::Rows> open_rows(const recipe::Recipe& recipe, const std::vector<std::string>& patterns,
                                             const text::Tokenizer* tokenizer, const model::Config& config,
                                             const std::string& name) {
@@ -37,8 +104,7 @@ std::shared_ptr<const data::Rows> open_rows(const recipe::Recipe& recipe, const 
                                                                    .cache = fs::path(recipe.checkpoint.dir) / "cache",
                                                                    .stop = {}}));
   const auto packing = recipe.data.packing == "stream" ? data::Packing::stream : data::Packing::documents;
-  const int32_t pad = tokenizer != nullptr && tokenizer->eos() ? *tokenizer->eos() : 0;
-  return std::make_shared<data::Rows>(source, packing, recipe.context.length, pad, name);
+  return std::make_shared<data::Rows>(source, packing, recipe.context.length, pad_id(tokenizer), name);
 }
 
 }  // namespace
@@ -54,18 +120,21 @@ bool Setup::grouped(int64_t step) const {
   return group() > 0 && step < recipe.schedule.steps - std::llround(finish);
 }
 
-Setup prepare_run(const recipe::Recipe& asked) {
+FirstSamples first_samples(const recipe::Recipe& recipe, int64_t count) {
+  const Start start = open_start(recipe);
+  data::SampleOptions options = sample_options(recipe, start, "data.train");
+  options.limit = count;
+  FirstSamples first{.tokenizer = start.tokenizer, .samples = {}};
+  (void)data::read_samples(*start.tokenizer, options,
+                           [&](data::Sample&& sample) { first.samples.push_back(std::move(sample)); });
+  return first;
+}
+
+Setup prepare_run(const recipe::Recipe& asked, recipe::Use use) {
   const int64_t available = available_memory();
-  model::Config base = model::read_config(model_folder(asked.model));
-  std::optional<io::TensorStore> weights;
-  std::vector<io::Adapter> adapters;
-  if (!asked.model.path.empty()) {
-    weights.emplace(asked.model.path);
-    if (!asked.model.adapter.empty()) adapters.emplace_back(asked.model.adapter);
-    base = adapt::adapted_config(base, *weights, adapters).config;  // going on from an adapter, also with its context
-  }
+  const Start start = open_start(asked);
   Setup setup{.recipe = asked,
-              .extension = model::extend(base, asked.context.rope, asked.context.length),
+              .extension = start.extension,
               .dtype = model::parse_dtype(asked.model.dtype),
               .device = model::open_device(asked.model.device),
               .rows = nullptr,
@@ -77,26 +146,26 @@ Setup prepare_run(const recipe::Recipe& asked) {
   const recipe::Recipe& recipe = setup.recipe;
   const model::Config& config = setup.extension.config;
 
-  const fs::path tokens = recipe.data.tokenizer.empty() ? model_folder(recipe.model) : fs::path(recipe.data.tokenizer);
-  const auto tokenizer = adapt::open_tokenizer(tokens, config);  // token files alone can be trained on without
-  if (tokenizer == nullptr && !recipe.data.tokenizer.empty())
-    input_error("data.tokenizer: {}: no tokenizer here", tokens.string());
-  setup.rows = open_rows(recipe, recipe.data.train, tokenizer.get(), config, "data.train");
+  const auto rows_of = [&](const std::vector<std::string>& patterns, const std::string& name) {
+    if (use == recipe::Use::sft) return open_conversations(recipe, start, name);
+    return open_rows(recipe, patterns, start.tokenizer.get(), config, name);
+  };
+  setup.rows = rows_of(recipe.data.train, "data.train");
   if (recipe.eval.every_steps > 0) {
-    const auto rows = open_rows(recipe, recipe.data.valid, tokenizer.get(), config, "data.valid");
+    const auto rows = rows_of(recipe.data.valid, "data.valid");
     setup.validation = rows->all_rows(recipe.eval.rows, recipe.batch.micro);
   }
 
   const auto seed = static_cast<uint64_t>(recipe.seed);
-  if (weights) {
-    setup.llama = std::make_unique<model::Llama>(model::load_llama(*weights, config, setup.dtype, setup.device));
-    setup.base_fingerprint = io::model_fingerprint(*weights);
+  if (start.weights) {
+    setup.llama = std::make_unique<model::Llama>(model::load_llama(*start.weights, config, setup.dtype, setup.device));
+    setup.base_fingerprint = io::model_fingerprint(*start.weights);
   } else {
     setup.llama = std::make_unique<model::Llama>(config, setup.dtype, setup.device);
     setup.llama->initialize(derive_seed(seed, {kWeights}));
   }
   adapt::make_trainable(*setup.llama, recipe.tune, derive_seed(seed, {kLora}));
-  for (const io::Adapter& adapter : adapters) adapt::load_trained(*setup.llama, adapter);
+  for (const io::Adapter& adapter : start.adapters) adapt::load_trained(*setup.llama, adapter);
 
   int64_t parameters = 0, trained = 0;
   for (const model::Parameter* p : setup.llama->parameters()) {

@@ -6,9 +6,10 @@
 #include <vector>
 
 #include "core/data/loader.h"
+#include "core/data/samples.h"
 #include "core/model/extend.h"
 #include "core/model/llama.h"
-#include "core/recipe/recipe.h"
+#include "core/recipe/read.h"
 #include "core/train/memory_plan.h"
 
 namespace longlora::train {
@@ -30,7 +31,15 @@ struct Setup {
   [[nodiscard]] bool grouped(int64_t step) const;
 };
 
-[[nodiscard]] Setup prepare_run(const recipe::Recipe& recipe);
+// With Use::sft the data are conversations (core/data/samples.h), and what became of them is logged.
+[[nodiscard]] Setup prepare_run(const recipe::Recipe& recipe, recipe::Use use = recipe::Use::train);
+
+struct FirstSamples {
+  std::shared_ptr<const text::Tokenizer> tokenizer;
+  std::vector<data::Sample> samples;
+};
+// The first `count` samples that a fine-tuning run would learn from.
+[[nodiscard]] FirstSamples first_samples(const recipe::Recipe& recipe, int64_t count);
 
 // The model or adapter as other tools read it, into an existing folder: weights, config, longlora.json, tokenizer files.
 void save_model(const Setup& setup, const std::filesystem::path& folder, at::ScalarType whole);

@@ -140,9 +140,9 @@ void save_final(const Setup& setup) {
 
 }  // namespace
 
-Exit train(const recipe::Recipe& asked, bool resume) {
+Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use) {
   open_folder(asked, resume);
-  Setup setup = prepare_run(asked);
+  Setup setup = prepare_run(asked, use);
   const recipe::Recipe& recipe = setup.recipe;
   const fs::path dir = recipe.checkpoint.dir;
   std::error_code ec;
