@@ -87,7 +87,7 @@ class Renderer {
       if (is_user(i))
         prompt(bos_ + "[INST] " + stripped(content) + " [/INST]");
       else
-        answer(" " + stripped(content) + " " + eos_);
+        answer(fmt::format(" {} {}", stripped(content), eos_));
     }
   }
 

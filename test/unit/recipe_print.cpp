@@ -39,8 +39,9 @@ TEST_CASE("a printed recipe has every key in the order of the structs", "[recipe
   const auto printed = nlohmann::ordered_json::parse(recipe::to_json(Recipe{}));
   std::vector<std::string> sections;
   for (const auto& [key, value] : printed.items()) sections.push_back(key);
-  CHECK(sections == std::vector<std::string>{"model", "context", "attention", "tune", "data", "batch", "optimizer",
-                                             "schedule", "parallel", "memory", "eval", "checkpoint", "log", "seed"});
+  CHECK(sections == std::vector<std::string>{"model", "context", "attention", "tune", "data", "sft", "batch",
+                                             "optimizer", "schedule", "parallel", "memory", "eval", "checkpoint", "log",
+                                             "seed"});
   CHECK(printed["context"]["rope"]["factor"] == "auto");
   size_t at = 0;  // each field's key follows that of the field before it
   const std::string text = recipe::to_json(Recipe{});
@@ -131,7 +132,8 @@ TEST_CASE("every shipped recipe reads, says what it is and how to run it, and is
     INFO(one.name);
     CHECK(read_file(fs::path(LONGLORA_SOURCE_DIR "/recipes") / (std::string(one.name) + ".json")) == one.text);
     CHECK_FALSE(recipe::describe(one).empty());
-    CHECK_THAT(one.text, Catch::Contains(std::string("\n// Run: longlora train ") + one.name));
+    CHECK_THAT(one.text, Catch::Contains(std::string("\n// Run: longlora train ") + one.name) ||
+                             Catch::Contains(std::string("\n// Run: longlora sft ") + one.name));
     CHECK_THAT(one.text, Catch::Contains("\n// From: "));
     CHECK_NOTHROW(recipe::read(one.name, {}, Use::show));
   }

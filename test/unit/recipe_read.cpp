@@ -225,6 +225,24 @@ TEST_CASE("each rule refuses its case", "[recipe]") {
   CHECK(refused({"model.path=m", "context.length=8", "attention.finish=1"}).empty());
 }
 
+TEST_CASE("what is for sft alone is refused in train, and samples of sft are packed whole", "[recipe][sft]") {
+  const std::vector<std::string> complete = {"model.path=m", "data.train=t", "checkpoint.dir=d"};
+  const auto more = [&](std::vector<std::string> overrides) {
+    overrides.insert(overrides.end(), complete.begin(), complete.end());
+    return overrides;
+  };
+  for (const std::string one : {"sft.format=llama-2", "sft.too_long=drop", "sft.empty=drop"}) {
+    INFO(one);
+    CHECK_THAT(mistakes("{}", more({one}), Use::train), Catch::Contains("has no effect in 'longlora train'"));
+    CHECK(mistakes("{}", more({one}), Use::sft).empty());
+  }
+  CHECK_THAT(mistakes("{}", {}, Use::sft), Catch::StartsWith("3 mistakes"));
+  CHECK_THAT(mistakes(R"({ "data": { "packing": "stream" } })", complete, Use::sft),
+             Catch::Contains("r.json:1: data.packing: must be documents in sft"));
+  CHECK(recipe::read_text("{}", "r.json", complete, Use::sft).data.packing == "documents");
+  CHECK(recipe::read_text("{}", "r.json", complete, Use::train).data.packing == "stream");
+}
+
 TEST_CASE("training needs a model, data and a folder, and only what this build can do", "[recipe]") {
   CHECK(mistakes("{}", {}, Use::train) == R"(3 mistakes in the recipe
 r.json: model.path: is empty; name the base model's folder (or model.init to start from random weights)
