@@ -73,10 +73,13 @@ void flatten(const nlohmann::ordered_json& json, const std::string& path, std::m
 
 // The same run may log and keep checkpoints differently when it goes on; anything else would make it another run.
 void check_same_recipe(const nlohmann::ordered_json& saved, const recipe::Recipe& recipe) {
-  std::map<std::string, std::string> before, now;
+  std::map<std::string, std::string> before, now,
+      defaults;  // a key that the run's program did not know had its default
+  flatten(nlohmann::ordered_json::parse(recipe::to_json(recipe::Recipe{})), "", defaults);
   flatten(saved, "", before);
   flatten(nlohmann::ordered_json::parse(recipe::to_json(recipe)), "", now);
   std::string differences;
+  before.insert(defaults.begin(), defaults.end());
   for (const auto& [key, value] : now) {
     if (key.starts_with("log.") || key.starts_with("checkpoint.") || before[key] == value) continue;
     differences += fmt::format("\n  {}: {} now, {} in the checkpoint", key, value, before[key]);
