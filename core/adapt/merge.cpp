@@ -5,6 +5,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -73,6 +74,7 @@ at::Tensor changed_rows(const Plan& plan, int64_t first, int64_t count) {
 
 // Values that are no numbers come from the base itself or are an error.
 void check_finite(const Plan& plan, const at::Tensor& base, const at::Tensor& in, const at::Tensor& out) {
+  if (std::isfinite(out.sum(at::kFloat).item<double>())) return;  // one pass, where all is well
   if (out.isfinite().all().item<bool>() || !base.isfinite().all().item<bool>()) return;
   if (!in.isfinite().all().item<bool>())
     fail("tensor '{}': with the adapters it has values that are no finite numbers; are they sound, and their weights?",
