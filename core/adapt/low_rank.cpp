@@ -1,5 +1,6 @@
 #include "core/adapt/low_rank.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -14,7 +15,7 @@ constexpr double kSmall = 0x1p-10;
 
 // The factors of some rows of one part, in float32.
 struct Factors {
-  at::Tensor left, right;  // [rows, r], [r, columns], contiguous
+  at::Tensor left, right;  // [rows, r], [r, columns]; contiguous
   double scale;
 
   Factors(const WeightedLowRank& part, int64_t first, int64_t rows) : scale(part.lora->scale * part.weight) {
@@ -24,8 +25,15 @@ struct Factors {
     right = (embedding ? b.t() : a).to(at::kFloat).contiguous();
   }
   [[nodiscard]] at::Tensor bounds() const {  // of |left_i| |right_j|, for each row i
-    const at::Tensor columns = at::linalg_vector_norm(right, 2, {0});
-    return at::linalg_vector_norm(left, 2, {1}) * (std::abs(scale) * columns.max().item<double>());
+    return at::linalg_vector_norm(left, 2, {1}) * (std::abs(scale) * std::sqrt(largest_square()));
+  }
+  // Of the columns of `right` (a reduction over the outer dimension, which the library does slowly).
+  [[nodiscard]] float largest_square() const {
+    const int64_t columns = right.size(1);
+    std::vector<float> squares(static_cast<size_t>(columns));
+    for (const float *r = right.const_data_ptr<float>(), *end = r + right.numel(); r < end; r += columns)
+      for (int64_t j = 0; j < columns; ++j) squares[static_cast<size_t>(j)] += r[j] * r[j];
+    return std::ranges::max(squares);
   }
   [[nodiscard]] double exact(int64_t i, int64_t j) const {
     const int64_t rank = right.size(0), columns = right.size(1);
@@ -36,27 +44,26 @@ struct Factors {
   }
 };
 
-// w += change, for row `row` of those that `factors` are of.
-void add(float* w, const float* change, int64_t row, int64_t columns, float small,
-         const std::vector<Factors>& factors) {
-  constexpr int64_t kBlock = 512;
+// w += change, for row `row` of those that `factors` are of. Compiled for wider vectors too: it is run for every weight.
+[[gnu::target_clones("default", "avx2", "avx512f")]] void add(float* __restrict w, const float* __restrict change,
+                                                              int64_t row, int64_t columns, float small,
+                                                              const std::vector<Factors>& factors) {
+  constexpr int64_t kBlock = 128;  // few enough to have none that is small, mostly
+  float sum[kBlock];
   for (int64_t begin = 0; begin < columns; begin += kBlock) {
-    const int64_t end = std::min(columns, begin + kBlock);
+    const int64_t count = std::min(kBlock, columns - begin);
     int any = 0;
-    for (int64_t i = begin; i < end; ++i) any |= std::abs(w[i] + change[i]) < small ? 1 : 0;
-    if (any == 0) {
-      for (int64_t i = begin; i < end; ++i) w[i] += change[i];
-      continue;
+    for (int64_t i = 0; i < count; ++i) {
+      sum[i] = w[begin + i] + change[begin + i];
+      any |= std::abs(sum[i]) < small ? 1 : 0;
     }
-    for (int64_t i = begin; i < end; ++i) {
-      const float sum = w[i] + change[i];
-      double exact = 0;
-      if (std::abs(sum) < small) {
-        for (const Factors& part : factors) exact += part.exact(row, i);
-        exact += static_cast<double>(w[i]);
-      }
-      w[i] = std::abs(sum) < small ? static_cast<float>(exact) : sum;
+    for (int64_t i = 0; any != 0 && i < count; ++i) {
+      if (!(std::abs(sum[i]) < small)) continue;
+      double exact = w[begin + i];
+      for (const Factors& part : factors) exact += part.exact(row, begin + i);
+      sum[i] = static_cast<float>(exact);
     }
+    std::copy_n(sum, count, w + begin);
   }
 }
 
@@ -74,7 +81,7 @@ void add_low_rank(at::Tensor& w, std::span<const WeightedLowRank> parts, int64_t
     const int64_t some = std::min(step, rows - begin);
     at::Tensor change;
     for (const Factors& part : factors) {
-      const at::Tensor one = at::mm(part.left.narrow(0, begin, some), part.right).mul_(part.scale);
+      const at::Tensor one = at::mm(part.left.narrow(0, begin, some).mul(part.scale), part.right);
       change = change.defined() ? change.add_(one) : one;
     }
     for (int64_t i = 0; i < some; ++i) {

@@ -26,4 +26,8 @@ void release_pages(std::span<const std::byte> bytes) {
   advise(bytes, true, MADV_DONTNEED);
 }
 
+void expect_few_pages(std::span<const std::byte> bytes) {
+  advise(bytes, false, MADV_RANDOM);
+}
+
 }  // namespace longlora

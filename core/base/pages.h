@@ -12,4 +12,7 @@ void prefetch_pages(std::span<const std::byte> bytes);
 // where they are touched.
 void release_pages(std::span<const std::byte> bytes);
 
+// Only few of these bytes will be touched: nothing beside them is read ahead.
+void expect_few_pages(std::span<const std::byte> bytes);
+
 }  // namespace longlora

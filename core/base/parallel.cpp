@@ -10,7 +10,7 @@
 namespace longlora {
 
 void for_each_piece(size_t count, const std::function<void(size_t)>& work) {
-  constexpr size_t kMostThreads = 16;
+  constexpr size_t kThreadsPerCore = 4, kMostThreads = 16;
   std::atomic<size_t> next = 0;
   std::exception_ptr fault;
   std::mutex lock;
@@ -25,7 +25,7 @@ void for_each_piece(size_t count, const std::function<void(size_t)>& work) {
   };
   std::vector<std::jthread> threads;
   const size_t cores = std::max<size_t>(1, std::thread::hardware_concurrency());
-  for (size_t i = 0; i < std::min({count, cores, kMostThreads}); ++i) threads.emplace_back(run);
+  for (size_t i = 0; i < std::min({count, kThreadsPerCore * cores, kMostThreads}); ++i) threads.emplace_back(run);
   threads.clear();  // joins them
   if (fault) std::rethrow_exception(fault);
 }
