@@ -95,7 +95,7 @@ void attach(model::Llama& llama, const io::Adapter& adapter) {
     if (found != adapter.low_rank().end() && folded(found->second)) {
       at::Tensor w = p->value.to(at::kCPU, at::kFloat, /*non_blocking=*/false, /*copy=*/true);
       const WeightedLowRank part{&found->second};
-      add_low_rank(w, {&part, 1}, 0);
+      add_low_rank(w, {&part, 1}, 0, w);
       rescale_rows(w, found->second, 0);
       p->value.copy_(w);
     }

@@ -1,6 +1,7 @@
 #include "core/adapt/low_rank.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <vector>
 
@@ -44,49 +45,78 @@ struct Factors {
   }
 };
 
-// w += change, for row `row` of those that `factors` are of. Compiled for wider vectors too: it is run for every weight.
-[[gnu::target_clones("default", "avx2", "avx512f")]] void add(float* __restrict w, const float* __restrict change,
-                                                              int64_t row, int64_t columns, float small,
+// Values of a row: float32, or bfloat16 as its bits.
+float from_bits(uint16_t bits) {
+  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+}
+uint16_t to_bits(float value) {  // to the nearest, of two as near the even one
+  const auto bits = std::bit_cast<uint32_t>(value);
+  const uint32_t nearest = (bits + 0x7fff + (bits >> 16 & 1)) >> 16, nan = (bits >> 16) | 0x40;
+  return static_cast<uint16_t>((bits & 0x7fffffff) > 0x7f800000 ? nan : nearest);
+}
+
+// out = w + change for row `row` of those that `factors` are of; `out` may be `w`. Compiled for wider vectors too: it is run
+// for every weight.
+[[gnu::target_clones("default", "avx2", "avx512f")]] void add(const void* w, const float* change, void* out,
+                                                              bool bfloat16, int64_t row, int64_t columns, float small,
                                                               const std::vector<Factors>& factors) {
   constexpr int64_t kBlock = 128;  // few enough to have none that is small, mostly
-  float sum[kBlock];
+  float before[kBlock], sum[kBlock];
   for (int64_t begin = 0; begin < columns; begin += kBlock) {
     const int64_t count = std::min(kBlock, columns - begin);
+    if (bfloat16) {
+      for (int64_t i = 0; i < count; ++i) before[i] = from_bits(static_cast<const uint16_t*>(w)[begin + i]);
+    } else {
+      std::copy_n(static_cast<const float*>(w) + begin, count, before);
+    }
     int any = 0;
     for (int64_t i = 0; i < count; ++i) {
-      sum[i] = w[begin + i] + change[begin + i];
+      sum[i] = before[i] + change[begin + i];
       any |= std::abs(sum[i]) < small ? 1 : 0;
     }
     for (int64_t i = 0; any != 0 && i < count; ++i) {
       if (!(std::abs(sum[i]) < small)) continue;
-      double exact = w[begin + i];
+      double exact = before[i];
       for (const Factors& part : factors) exact += part.exact(row, begin + i);
       sum[i] = static_cast<float>(exact);
     }
-    std::copy_n(sum, count, w + begin);
+    if (bfloat16) {
+      for (int64_t i = 0; i < count; ++i) static_cast<uint16_t*>(out)[begin + i] = to_bits(sum[i]);
+    } else {
+      std::copy_n(sum, count, static_cast<float*>(out) + begin);
+    }
   }
 }
 
 }  // namespace
 
-void add_low_rank(at::Tensor& w, std::span<const WeightedLowRank> parts, int64_t first) {
-  constexpr int64_t kBlockElements = 1 << 18;  // a block of w and its change stay in a core's cache
+void add_low_rank(const at::Tensor& w, std::span<const WeightedLowRank> parts, int64_t first, at::Tensor& out) {
+  constexpr int64_t kBlockElements = 1 << 17;  // a change stays in a core's cache
+  TORCH_CHECK(w.scalar_type() == out.scalar_type() && w.is_contiguous() && out.is_contiguous());
   if (parts.empty() || w.numel() == 0) return;
-  const int64_t rows = w.size(0), columns = w.size(1);
+  const int64_t rows = w.size(0), columns = w.size(1), row_bytes = columns * w.element_size();
+  const bool bfloat16 = w.scalar_type() == at::kBFloat16;
   std::vector<Factors> factors;
   at::Tensor small = at::zeros({rows}, at::kFloat);
   for (const WeightedLowRank& part : parts) small.add_(factors.emplace_back(part, first, rows).bounds(), kSmall);
-  const int64_t step = std::max<int64_t>(1, kBlockElements / columns);
+  const int64_t step = std::clamp<int64_t>(kBlockElements / columns, 1, rows);
+  at::Tensor change = at::empty({step, columns}, at::kFloat);
+  const auto* from = static_cast<const std::byte*>(w.const_data_ptr());
+  auto* to = static_cast<std::byte*>(out.mutable_data_ptr());
   for (int64_t begin = 0; begin < rows; begin += step) {
     const int64_t some = std::min(step, rows - begin);
-    at::Tensor change;
+    at::Tensor block = change.narrow(0, 0, some);
     for (const Factors& part : factors) {
-      const at::Tensor one = at::mm(part.left.narrow(0, begin, some).mul(part.scale), part.right);
-      change = change.defined() ? change.add_(one) : one;
+      const at::Tensor left = part.left.narrow(0, begin, some).mul(part.scale);
+      if (&part == &factors.front()) {
+        at::mm_out(block, left, part.right);
+      } else {
+        block.addmm_(left, part.right);
+      }
     }
-    for (int64_t i = 0; i < some; ++i) {
-      add(w.mutable_data_ptr<float>() + (begin + i) * columns, change.const_data_ptr<float>() + i * columns, begin + i,
-          columns, small.const_data_ptr<float>()[begin + i], factors);
+    for (int64_t i = begin; i < begin + some; ++i) {
+      add(from + i * row_bytes, block.const_data_ptr<float>() + (i - begin) * columns, to + i * row_bytes, bfloat16, i,
+          columns, small.const_data_ptr<float>()[i], factors);
     }
   }
 }

@@ -67,7 +67,7 @@ at::Tensor changed_rows(const Plan& plan, int64_t first, int64_t count) {
       sum.add_(values_of(*one.values, plan.base, first, count).sub_(w).mul_(one.weight));
     w.add_(sum);
   }
-  add_low_rank(w, change.low_rank, first);
+  add_low_rank(w, change.low_rank, first, w);
   for (const WeightedLowRank& one : change.low_rank) rescale_rows(w, *one.lora, first);
   return w;
 }
@@ -81,6 +81,11 @@ void check_finite(const Plan& plan, const at::Tensor& base, const at::Tensor& in
          plan.name);
   fail("tensor '{}' has values that {} cannot hold; merge with another --dtype", plan.name,
        io::torch_name_of(model::file_type(plan.type)));
+}
+
+bool only_adds(const Change& change) {
+  const auto adds = [](const WeightedLowRank& one) { return !one.lora->magnitude; };
+  return change.whole.empty() && !change.low_rank.empty() && std::ranges::all_of(change.low_rank, adds);
 }
 
 // Writes rows of one tensor of the result in its type.
@@ -97,14 +102,20 @@ void fill(const Plan& plan, int64_t first, std::span<std::byte> out) {
   const int64_t count = shape.empty() ? 1 : shape[0];
   const io::TensorView rows = io::rows_of(plan.base, first, count);
   prefetch_pages(rows.bytes);
-  const bool changed = !plan.change.low_rank.empty() || !plan.change.whole.empty();
-  if (!changed && model::scalar_type(plan.base.dtype) == plan.type) {
+  const Change& change = plan.change;
+  const bool changed = !change.low_rank.empty() || !change.whole.empty();
+  const at::Tensor base = model::as_tensor(rows);
+  at::Tensor result = at::from_blob(out.data(), shape, plan.type);
+  if (!changed && base.scalar_type() == plan.type) {
     std::memcpy(out.data(), rows.bytes.data(), out.size());
+  } else if (only_adds(change) && base.scalar_type() == plan.type && plan.type != at::kHalf) {
+    add_low_rank(base, change.low_rank, first,
+                 result);  // most of a model; nothing is in float32 for longer than a block
+    check_finite(plan, base, result, result);
   } else {
-    const at::Tensor in = changed ? changed_rows(plan, first, count) : model::as_tensor(rows);
-    at::Tensor result = at::from_blob(out.data(), shape, plan.type);
+    const at::Tensor in = changed ? changed_rows(plan, first, count) : base;
     result.copy_(in);
-    check_finite(plan, model::as_tensor(rows), in, result);
+    check_finite(plan, base, in, result);
   }
   release_pages(rows.bytes);
   for (const Change::Whole& one : plan.change.whole) release_pages(io::rows_of(*one.values, first, count).bytes);

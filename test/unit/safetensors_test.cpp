@@ -94,6 +94,37 @@ TEST_CASE("shards and index equal the reference library's", "[safetensors]") {
   CHECK(ours.total_bytes() == 4 * 41);
 }
 
+TEST_CASE("large tensors of any size of row are written in pieces that meet", "[safetensors]") {
+  const test::TemporaryFolder folder;
+  const auto value = [](const std::string& name, size_t i) {
+    return static_cast<std::byte>(i * 31 + name.size() * 7 + i / 4099);
+  };
+  std::vector<TensorSource> sources;
+  // Rows of whole pages, of parts of pages, of odd bytes, of more than a piece; and a small one between them.
+  const std::map<std::string, std::vector<int64_t>> shapes = {{"pages", {900, 8192}},
+                                                              {"parts", {700, 11264}},
+                                                              {"odd.", {3001, 1777}},
+                                                              {"wide..", {2, 5'000'003}},
+                                                              {"small...", {13}}};
+  for (const auto& [name, shape] : shapes) {
+    const size_t row = shape.size() == 1 ? 1 : static_cast<size_t>(shape[1]);
+    sources.push_back({name, DType::u8, shape, [=, name = name](int64_t first, std::span<std::byte> out) {
+                         for (size_t i = 0; i < out.size(); ++i)
+                           out[i] = value(name, static_cast<size_t>(first) * row + i);
+                       }});
+  }
+  write_safetensors(folder.path() / "out.safetensors", sources);
+  const SafetensorsFile file(folder.path() / "out.safetensors");
+  REQUIRE(file.tensors().size() == shapes.size());
+  for (const auto& [name, view] : file.tensors()) {
+    INFO(name);
+    CHECK(view.shape == shapes.at(name));
+    size_t wrong = 0;
+    for (size_t i = 0; i < view.bytes.size(); ++i) wrong += view.bytes[i] != value(name, i);
+    CHECK(wrong == 0);
+  }
+}
+
 TEST_CASE("one shard is written without an index", "[safetensors]") {
   const test::TemporaryFolder folder;
   write_sharded(folder.path(), {floats("b", 4), floats("a", 8)}, 1000, "adapter_model");
