@@ -1,0 +1,58 @@
+# cuda/*.cu twice: as plain C++ for tests on machines without a GPU (cuda/device.cuh, docs/kernels.md), three builds of
+# it, and by nvcc where there is one.
+#   longlora_kernel_tests         as it is
+#   longlora_kernel_tests_asan    under AddressSanitizer and UndefinedBehaviorSanitizer
+#   longlora_kernel_tests_race    with every access to shared memory checked for races (g++ only)
+#   longlora_cuda                 sm_80 and sm_90a, warnings as errors; built by scripts/test
+file(GLOB kernel_sources CONFIGURE_DEPENDS cuda/*.cu test/kernels/*.cu)
+file(GLOB kernel_host_sources CONFIGURE_DEPENDS cuda/*.cpp cuda/host/*.cpp)
+file(GLOB kernel_test_sources CONFIGURE_DEPENDS test/kernels/*.cpp)
+list(FILTER kernel_host_sources EXCLUDE REGEX "cuda/host/race.cpp")
+set_source_files_properties(${kernel_sources} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-x;c++;-fno-strict-aliasing")
+
+# The tests themselves are compiled once; what is checked is the kernels.
+add_library(longlora_kernel_test_objects OBJECT EXCLUDE_FROM_ALL ${kernel_test_sources} test/unit/main.cpp)
+target_link_libraries(longlora_kernel_test_objects PRIVATE longlora_flags Catch2::Catch2)
+
+function(add_kernel_tests name kernel_options host_options extra_source)
+  add_library(${name}_kernels OBJECT EXCLUDE_FROM_ALL ${kernel_sources})
+  target_compile_options(${name}_kernels PRIVATE -O2 ${kernel_options})
+  add_executable(${name} EXCLUDE_FROM_ALL ${kernel_host_sources} ${extra_source} $<TARGET_OBJECTS:${name}_kernels>
+                 $<TARGET_OBJECTS:longlora_kernel_test_objects>)
+  target_compile_options(${name} PRIVATE ${host_options})
+  target_link_libraries(${name}_kernels PRIVATE longlora_flags)
+  target_link_libraries(${name} PRIVATE longlora_flags Catch2::Catch2)
+endfunction()
+
+set(sanitize -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+add_kernel_tests(longlora_kernel_tests "" "" "")
+add_kernel_tests(longlora_kernel_tests_asan "${sanitize}" "${sanitize}" "")
+target_link_options(longlora_kernel_tests_asan PRIVATE -fsanitize=address,undefined)
+set(kernel_test_programs longlora_kernel_tests longlora_kernel_tests_asan)
+if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+  # ThreadSanitizer's hooks without its runtime: cuda/host/race.cpp stands in for it.
+  add_kernel_tests(longlora_kernel_tests_race -fsanitize=thread -DLONGLORA_RACE cuda/host/race.cpp)
+  list(APPEND kernel_test_programs longlora_kernel_tests_race)
+endif()
+add_custom_target(longlora_all_kernel_tests DEPENDS ${kernel_test_programs})
+
+# nvcc 12 or later, from the PATH or CUDACXX. It is called by rules of our own: CMake 3.25 knows neither nvcc 13's
+# dialects nor its architectures.
+find_program(NVCC_PROGRAM nvcc HINTS ENV CUDACXX /usr/local/cuda/bin)
+if(NVCC_PROGRAM)
+  execute_process(COMMAND ${NVCC_PROGRAM} --version OUTPUT_VARIABLE nvcc_says ERROR_QUIET)
+endif()
+if(nvcc_says MATCHES "release ([0-9]+)\\." AND CMAKE_MATCH_1 GREATER_EQUAL 12)
+  set(nvcc_flags -std=c++20 -O3 -lineinfo -I${CMAKE_SOURCE_DIR} -gencode arch=compute_80,code=sm_80
+      -gencode arch=compute_90a,code=sm_90a --Werror=all-warnings -Xcompiler=-Wall,-Wextra,-fPIC)
+  foreach(source ${kernel_sources})
+    get_filename_component(stem ${source} NAME_WE)
+    set(object ${CMAKE_BINARY_DIR}/cuda/${stem}.o)
+    add_custom_command(OUTPUT ${object} DEPENDS ${source} DEPFILE ${object}.d COMMENT "nvcc ${stem}.cu"
+      COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/cuda
+      COMMAND ${NVCC_PROGRAM} ${nvcc_flags} -MD -MF ${object}.d -MT ${object} -c ${source} -o ${object})
+    list(APPEND cuda_objects ${object})
+  endforeach()
+  add_library(longlora_cuda STATIC EXCLUDE_FROM_ALL ${cuda_objects})
+  set_target_properties(longlora_cuda PROPERTIES LINKER_LANGUAGE CXX)
+endif()
