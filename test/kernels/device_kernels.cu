@@ -21,7 +21,7 @@ __global__ void block_sum_kernel(const float* x, float* sums, int64_t n) {
 }
 
 template <class T>
-__global__ void small_product_kernel(const T* a, const T* b, float* c, bool b_columns) {
+__global__ void small_product_kernel(const T* a, const T* b, float* c, bool b_columns, Layout layout) {
   STATIC_SMEM(uint4, raw, 64);
   T* tile_a = reinterpret_cast<T*>(raw);            // [16][16]
   T* tile_b = reinterpret_cast<T*>(raw) + 16 * 16;  // [8][16] columns, or [16][8] rows
@@ -32,12 +32,18 @@ __global__ void small_product_kernel(const T* a, const T* b, float* c, bool b_co
   uint32_t fa[4], fb[4];
   // Matrices of ldmatrix: rows 0-7 and 8-15 of columns 0-7, then of columns 8-15.
   ldmatrix_x4(fa, tile_a + lane % 16 * 16 + lane / 16 * 8);
-  if (b_columns) {
+  if (b_columns || layout == Layout::not_transposed) {
     ldmatrix_x4(fb, tile_b + lane % 8 * 16 + lane / 8 % 2 * 8);
   } else {
     ldmatrix_x4_trans(fb, tile_b + lane % 16 * 8);
   }
-  const uint32_t pair[2] = {fb[0], fb[1]};
+  if (layout == Layout::a_swapped) {
+    const uint32_t other = fa[1];
+    fa[1] = fa[2];
+    fa[2] = other;
+  }
+  const int second = layout == Layout::b_swapped ? 0 : 1;
+  const uint32_t pair[2] = {fb[1 - second], fb[second]};
   float d[4] = {};
   mma_m16n8k16<T>(d, fa, pair, d);
   const int g = lane / 4, t = lane % 4;
@@ -106,11 +112,11 @@ void block_sums(const float* x, float* sums, int64_t blocks, int64_t n, unsigned
 }
 
 template <class T>
-void small_product(const T* a, const T* b, float* c, bool b_columns, Stream stream) {
-  launch(small_product_kernel<T>, dim3(1), dim3(kWarp), 0, stream, a, b, c, b_columns);
+void small_product(const T* a, const T* b, float* c, bool b_columns, Layout layout, Stream stream) {
+  launch(small_product_kernel<T>, dim3(1), dim3(kWarp), 0, stream, a, b, c, b_columns, layout);
 }
-template void small_product<bf16>(const bf16*, const bf16*, float*, bool, Stream);
-template void small_product<fp16>(const fp16*, const fp16*, float*, bool, Stream);
+template void small_product<bf16>(const bf16*, const bf16*, float*, bool, Layout, Stream);
+template void small_product<fp16>(const fp16*, const fp16*, float*, bool, Layout, Stream);
 
 void copy_pipeline(const float* in, float* out, int64_t n, Stream stream) {
   launch(copy_pipeline_kernel, dim3(1), dim3(kWarp), 2 * 32 * 4 * sizeof(float), stream, in, out, n);

@@ -52,7 +52,7 @@ void check_product(const std::vector<T>& a, const std::vector<T>& b) {
       }
     }
     std::vector<float> c(16 * 8);
-    test::small_product(a.data(), given.data(), c.data(), columns, nullptr);
+    test::small_product(a.data(), given.data(), c.data(), columns, test::Layout::right, nullptr);
     for (int i = 0; i < 16; ++i) {
       for (int j = 0; j < 8; ++j) {
         float sum = 0;

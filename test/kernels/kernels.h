@@ -10,9 +10,10 @@ namespace longlora::cuda::test {
 void block_sums(const float* x, float* sums, int64_t blocks, int64_t n, unsigned threads, Stream stream);
 
 // c[16][8] = a[16][16] b[16][8], by one warp: ldmatrix, mma, fragments written out. a and c row by row, b column by
-// column (b_columns) or row by row (through ldmatrix_x4_trans).
+// column (b_columns) or row by row (through ldmatrix_x4_trans). layout: right, or a mistake planted.
+enum class Layout { right, a_swapped, b_swapped, not_transposed };
 template <class T>
-void small_product(const T* a, const T* b, float* c, bool b_columns, Stream stream);
+void small_product(const T* a, const T* b, float* c, bool b_columns, Layout layout, Stream stream);
 
 // out[i] = 2 in[i] for rows of 8 values moved by cp.async through `stages` buffers; rows past n give zeros.
 void copy_pipeline(const float* in, float* out, int64_t n, Stream stream);
