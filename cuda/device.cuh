@@ -14,6 +14,7 @@
 //   ldmatrix_x4(r, row), ldmatrix_x4_trans(r, row)                      row: 16 bytes of shared memory a lane
 //   mma_m16n8k16<T>(d, a, b, c)                T bf16 or fp16, float32 sums; fragments as in docs/kernels.md
 //   cp_async16(dst, src, valid)                16 bytes global to shared; zeros, src untouched, when not valid
+//   cp_async4(dst, src, valid)                 4 bytes
 //   cp_async_commit(), cp_async_wait<N>()      close a group; wait for all but the N youngest groups
 //   to_float(x), from_float<T>(x)              bf16, fp16, float; rounds to nearest even
 //   pack2<T>(low, high), unpack2<T>(bits)      two values in 32 bits

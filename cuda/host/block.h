@@ -25,6 +25,7 @@ struct Spot {
 struct Copy {
   void* to;
   const void* from;
+  size_t bytes;  // 4 or 16
   bool valid;
   int64_t group;  // the commit that it belongs to
 };

@@ -171,7 +171,10 @@ void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
 }
 
 inline void cp_async16(void* dst, const void* src, bool valid, LONGLORA_HERE) {
-  host::copy_async(dst, src, valid, file, line);
+  host::copy_async(dst, src, 16, valid, "cp_async16", file, line);
+}
+inline void cp_async4(void* dst, const void* src, bool valid, LONGLORA_HERE) {
+  host::copy_async(dst, src, 4, valid, "cp_async4", file, line);
 }
 inline void cp_async_commit() {
   host::commit_copies();

@@ -54,7 +54,7 @@ extern thread_local constinit const Place* place;
 
 void barrier(unsigned id, unsigned threads, const char* what, const char* file, int line);
 
-// All lanes of `mask` meet; the last one runs execute(operands by lane, mask, the callers' common context).
+// All lanes of `mask` meet; the last one runs execute(operands by lane, mask).
 using Execute = void (*)(void* const* operands, uint32_t mask);
 void warp_collective(const char* what, uint32_t mask, void* operand, Execute execute, const char* file, int line);
 void warp_barrier(uint32_t mask, const char* file, int line);
@@ -67,7 +67,7 @@ enum class Shuffle { index, up, down, exclusive_or };
 void ldmatrix(uint32_t* r, const void* row, bool transposed, const char* file, int line);
 void mma(float* d, const uint32_t* a, const uint32_t* b, const float* c, bool is_bf16, const char* file, int line);
 
-void copy_async(void* to, const void* from, bool valid, const char* file, int line);
+void copy_async(void* to, const void* from, size_t bytes, bool valid, const char* what, const char* file, int line);
 void commit_copies();
 void wait_copies(int groups_left, const char* file, int line);
 

@@ -251,7 +251,9 @@ std::string to_string(const Spot& spot) {
   return std::string(spot.what) + " " + (slash != nullptr ? slash + 1 : spot.file) + ":" + std::to_string(spot.line);
 }
 
-void kernel_error(const std::string& message) { throw std::runtime_error(message); }
+void kernel_error(const std::string& message) {
+  throw std::runtime_error(message);
+}
 
 void make_ready(Thread& thread) {
   thread.state = State::ready;

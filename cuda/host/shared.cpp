@@ -38,9 +38,9 @@ bool red_zone_is_whole(const unsigned char* at) {
 
 void finish_copy(const Copy& copy) {
   unsigned char bytes[16] = {};
-  if (copy.valid) std::memcpy(bytes, copy.from, 16);
-  std::memcpy(copy.to, bytes, 16);
-  race::finish_copy(copy.to, 16);
+  if (copy.valid) std::memcpy(bytes, copy.from, copy.bytes);
+  std::memcpy(copy.to, bytes, copy.bytes);
+  race::finish_copy(copy.to, copy.bytes);
 }
 
 }  // namespace
@@ -133,27 +133,27 @@ unsigned char* take_shared(unsigned char*& cursor, size_t asked) {
   return at;
 }
 
-void copy_async(void* to, const void* from, bool valid, const char* file, int line) {
+void copy_async(void* to, const void* from, size_t bytes, bool valid, const char* what, const char* file, int line) {
   Block& b = block();
   Thread& self = *b.current;
   if (const std::string report = race::take_report(); !report.empty()) kernel_error(report);
-  self.spot = {"cp_async16", file, line};
-  const auto* bytes = static_cast<const unsigned char*>(to);
-  if (reinterpret_cast<uintptr_t>(to) % 16 != 0)
-    kernel_error("copies to an address that is not aligned to 16 bytes at " + to_string(self.spot));
-  if (bytes < b.arena || bytes + 16 > b.arena + b.arena_bytes) {
+  self.spot = {what, file, line};
+  const auto* begin = static_cast<const unsigned char*>(to);
+  if (begin < b.arena || begin + bytes > b.arena + b.arena_bytes) {
     kernel_error("copies to an address outside of shared memory at " + to_string(self.spot));
   }
-  if (valid) {
-    if (reinterpret_cast<uintptr_t>(from) % 16 != 0)
-      kernel_error("copies from an address that is not aligned to 16 bytes at " + to_string(self.spot));
+  if (reinterpret_cast<uintptr_t>(to) % bytes != 0 || (valid && reinterpret_cast<uintptr_t>(from) % bytes != 0)) {
+    kernel_error("copies from or to an address that is not aligned to " + std::to_string(bytes) + " bytes at " +
+                 to_string(self.spot));
+  }
+  if (valid) {  // a stray source shows here
     unsigned char stray[16];
-    std::memcpy(stray, from, 16);  // a stray source shows here
+    std::memcpy(stray, from, bytes);
     asm volatile("" ::"r"(stray) : "memory");
   }
-  std::memset(to, kPoison, 16);  // NaN in every type
-  race::issue_copy(to, 16);
-  const Copy copy{to, from, valid, self.commits};
+  std::memset(to, kPoison, bytes);  // NaN in every type
+  race::issue_copy(to, bytes);
+  const Copy copy{to, from, bytes, valid, self.commits};
   if (options().eager_copies) {
     finish_copy(copy);
   } else {

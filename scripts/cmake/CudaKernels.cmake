@@ -11,8 +11,9 @@ list(FILTER kernel_host_sources EXCLUDE REGEX "cuda/host/race.cpp")
 set_source_files_properties(${kernel_sources} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-x;c++;-fno-strict-aliasing")
 
 # The tests themselves are compiled once; what is checked is the kernels.
-add_library(longlora_kernel_test_objects OBJECT EXCLUDE_FROM_ALL ${kernel_test_sources} test/unit/main.cpp)
-target_link_libraries(longlora_kernel_test_objects PRIVATE longlora_flags Catch2::Catch2)
+add_library(longlora_kernel_test_objects OBJECT EXCLUDE_FROM_ALL ${kernel_test_sources} test/unit/main.cpp
+            core/ops/group_plan.cpp)
+target_link_libraries(longlora_kernel_test_objects PRIVATE longlora_flags longlora_dependencies Catch2::Catch2)
 
 function(add_kernel_tests name kernel_options host_options extra_source)
   add_library(${name}_kernels OBJECT EXCLUDE_FROM_ALL ${kernel_sources})
