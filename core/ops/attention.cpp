@@ -25,6 +25,7 @@ AttentionBackend resolve(AttentionBackend backend, const at::Tensor& q, const Gr
   const char* objection = nullptr;
   if (backend == AttentionBackend::sdpa) objection = sdpa::objection(q, plan);
   if (backend == AttentionBackend::cpu) objection = cpu_attention::objection(q);
+  if (backend == AttentionBackend::cuda) objection = cuda_attention::objection(q);
   if (objection != nullptr) {
     usage_error("attention.backend \"{}\" cannot be used here: {}; choose \"auto\"", to_string(backend), objection);
   }
@@ -34,11 +35,11 @@ AttentionBackend resolve(AttentionBackend backend, const at::Tensor& q, const Gr
 }  // namespace
 
 AttentionBackend parse_backend(const std::string& name) {
-  for (const auto backend :
-       {AttentionBackend::automatic, AttentionBackend::reference, AttentionBackend::sdpa, AttentionBackend::cpu}) {
+  for (const auto backend : {AttentionBackend::automatic, AttentionBackend::reference, AttentionBackend::sdpa,
+                             AttentionBackend::cpu, AttentionBackend::cuda}) {
     if (name == to_string(backend)) return backend;
   }
-  usage_error("attention.backend: unknown backend \"{}\"; known are auto, reference, sdpa and cpu", name);
+  usage_error("attention.backend: unknown backend \"{}\"; known are auto, reference, sdpa, cpu and cuda", name);
 }
 
 const char* to_string(AttentionBackend backend) {
@@ -51,6 +52,8 @@ const char* to_string(AttentionBackend backend) {
       return "sdpa";
     case AttentionBackend::cpu:
       return "cpu";
+    case AttentionBackend::cuda:
+      return "cuda";
   }
   return "";
 }
@@ -84,6 +87,8 @@ void attention_forward_into(const at::Tensor& q, const at::Tensor& k, const at::
       return sdpa::forward(arguments);
     case AttentionBackend::cpu:
       return cpu_attention::forward(arguments);
+    case AttentionBackend::cuda:
+      return cuda_attention::forward(arguments);
     default:
       return reference::forward(arguments);
   }
@@ -100,6 +105,8 @@ void attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::T
       return sdpa::backward(arguments);
     case AttentionBackend::cpu:
       return cpu_attention::backward(arguments);
+    case AttentionBackend::cuda:
+      return cuda_attention::backward(arguments);
     default:
       return reference::backward(arguments);
   }

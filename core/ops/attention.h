@@ -20,9 +20,10 @@ enum class AttentionBackend {
   reference,  // plain tensor operations, float32 sums (float64 for float64): any device, type and plan
   sdpa,       // LibTorch's flash attention
   cpu,        // core/ops/cpu/attention*.cpp
+  cuda,       // cuda/attention*.cu, both halves of the heads in one launch
 };
 
-// The recipe's names: auto, reference, sdpa, cpu. Another name is a usage error.
+// The recipe's names: auto, reference, sdpa, cpu, cuda. Another name is a usage error.
 [[nodiscard]] AttentionBackend parse_backend(const std::string& name);
 [[nodiscard]] const char* to_string(AttentionBackend backend);
 

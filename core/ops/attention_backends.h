@@ -50,4 +50,11 @@ void forward(const AttentionForward& a, const cpu::Kernels& kernels = cpu_kernel
 void backward(const AttentionBackward& a, const cpu::Kernels& kernels = cpu_kernels());
 }  // namespace cpu_attention
 
+namespace cuda_attention {
+// Why the kernels of cuda/ cannot do this; null when they can.
+[[nodiscard]] const char* objection(const at::Tensor& q);
+void forward(const AttentionForward& a);
+void backward(const AttentionBackward& a);
+}  // namespace cuda_attention
+
 }  // namespace longlora::ops

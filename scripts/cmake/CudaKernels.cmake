@@ -3,7 +3,9 @@
 #   longlora_kernel_tests         as it is
 #   longlora_kernel_tests_asan    under AddressSanitizer and UndefinedBehaviorSanitizer
 #   longlora_kernel_tests_race    with every access to shared memory checked for races (g++ only)
-#   longlora_cuda                 sm_80 and sm_90a, warnings as errors; built by scripts/test
+#   longlora_ops_tests            tests of core/ops over the kernels run on the host, with LibTorch
+#   longlora_cuda                 sm_80 and sm_90a, warnings as errors: part of the program where nvcc is
+#   longlora_cuda_tests           the same of the kernels that only tests have; built by scripts/test
 file(GLOB kernel_sources CONFIGURE_DEPENDS cuda/*.cu test/kernels/*.cu)
 file(GLOB kernel_host_sources CONFIGURE_DEPENDS cuda/*.cpp cuda/host/*.cpp)
 file(GLOB kernel_test_sources CONFIGURE_DEPENDS test/kernels/*.cpp)
@@ -37,6 +39,17 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
 endif()
 add_custom_target(longlora_all_kernel_tests DEPENDS ${kernel_test_programs})
 
+# core/ops' CUDA side over the same kernels: its object stands in for the one of longlora_core.
+add_library(longlora_ops_on_host OBJECT EXCLUDE_FROM_ALL core/ops/attention_cuda.cpp)
+target_compile_definitions(longlora_ops_on_host PRIVATE LONGLORA_KERNELS_ON_HOST)
+target_link_libraries(longlora_ops_on_host PRIVATE longlora_flags longlora_dependencies torch::cpu)
+add_executable(longlora_ops_tests EXCLUDE_FROM_ALL test/unit/attention.cpp test/unit/main.cpp ${kernel_host_sources}
+               $<TARGET_OBJECTS:longlora_ops_on_host> $<TARGET_OBJECTS:longlora_kernel_tests_kernels>)
+target_link_libraries(longlora_ops_tests PRIVATE longlora_core Catch2::Catch2)
+target_compile_definitions(longlora_ops_tests PRIVATE LONGLORA_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
+                           LONGLORA_BINARY="$<TARGET_FILE:longlora>" LONGLORA_KERNELS_ON_HOST=1)
+add_dependencies(longlora_all_kernel_tests longlora_ops_tests)
+
 # nvcc 12 or later, from the PATH or CUDACXX. It is called by rules of our own: CMake 3.25 knows neither nvcc 13's
 # dialects nor its architectures.
 find_program(NVCC_PROGRAM nvcc HINTS ENV CUDACXX /usr/local/cuda/bin)
@@ -52,8 +65,22 @@ if(nvcc_says MATCHES "release ([0-9]+)\\." AND CMAKE_MATCH_1 GREATER_EQUAL 12)
     add_custom_command(OUTPUT ${object} DEPENDS ${source} DEPFILE ${object}.d COMMENT "nvcc ${stem}.cu"
       COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/cuda
       COMMAND ${NVCC_PROGRAM} ${nvcc_flags} -MD -MF ${object}.d -MT ${object} -c ${source} -o ${object})
-    list(APPEND cuda_objects ${object})
+    if(source MATCHES "/test/kernels/")
+      list(APPEND cuda_test_objects ${object})
+    else()
+      list(APPEND cuda_objects ${object})
+    endif()
   endforeach()
-  add_library(longlora_cuda STATIC EXCLUDE_FROM_ALL ${cuda_objects})
-  set_target_properties(longlora_cuda PROPERTIES LINKER_LANGUAGE CXX)
+  add_custom_target(longlora_cuda_tests DEPENDS ${cuda_test_objects})
+  get_filename_component(nvcc_folder ${NVCC_PROGRAM} REALPATH)
+  get_filename_component(nvcc_folder ${nvcc_folder} DIRECTORY)
+  find_library(CUDART_STATIC libcudart_static.a HINTS ${nvcc_folder}/../lib64 ${nvcc_folder}/../lib
+               ${nvcc_folder}/../targets/x86_64-linux/lib)
+  if(CUDART_STATIC)
+    file(GLOB cuda_host_sources CONFIGURE_DEPENDS cuda/*.cpp)
+    add_library(longlora_cuda STATIC ${cuda_objects} ${cuda_host_sources})
+    target_link_libraries(longlora_cuda PUBLIC longlora_flags ${CUDART_STATIC} rt dl pthread)
+    target_link_libraries(longlora_core PUBLIC longlora_cuda)
+    set_source_files_properties(core/ops/attention_cuda.cpp PROPERTIES COMPILE_DEFINITIONS LONGLORA_CUDA)
+  endif()
 endif()

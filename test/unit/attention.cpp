@@ -8,7 +8,12 @@
 #include <random>
 
 #include "core/base/error.h"
+#include "core/model/device.h"
 #include "core/ops/attention_backends.h"
+
+#ifndef LONGLORA_KERNELS_ON_HOST
+#define LONGLORA_KERNELS_ON_HOST 0
+#endif
 
 using namespace longlora;
 using namespace longlora::ops;
@@ -81,6 +86,7 @@ Values plain(const Case& c, const at::Tensor& buffer, const at::Tensor& dout) {
 struct Way {
   AttentionBackend backend;
   const cpu::Kernels* kernels = nullptr;
+  at::Device device = at::kCPU;
 };
 
 const Way kReference = {AttentionBackend::reference}, kSdpa = {AttentionBackend::sdpa};
@@ -97,7 +103,8 @@ std::vector<Way> kernels_that_run_here() {
 }
 
 Values run(const Case& c, const at::Tensor& buffer, const at::Tensor& dout, const Way& way) {
-  const Stacked x(buffer, c), grad(at::full_like(buffer, NAN), c);
+  const at::Tensor there = buffer.to(way.device);
+  const Stacked x(there, c), grad(at::full_like(there, NAN), c);
   const GroupPlan plan = c.plan();
   AttentionResult saved;
   if (way.kernels != nullptr) {
@@ -108,9 +115,9 @@ Values run(const Case& c, const at::Tensor& buffer, const at::Tensor& dout, cons
     cpu_attention::backward({dout, x.q, x.k, x.v, saved.out, saved.lse, grad.q, grad.k, grad.v, plan}, *way.kernels);
   } else {
     saved = attention_forward(x.q, x.k, x.v, plan, way.backend);
-    attention_backward(dout, x.q, x.k, x.v, saved, plan, grad.q, grad.k, grad.v, way.backend);
+    attention_backward(dout.to(way.device), x.q, x.k, x.v, saved, plan, grad.q, grad.k, grad.v, way.backend);
   }
-  return {saved.out, saved.lse, grad.q, grad.k, grad.v};
+  return {saved.out.cpu(), saved.lse.cpu(), grad.q.cpu(), grad.k.cpu(), grad.v.cpu()};
 }
 
 double distance(const at::Tensor& a, const at::Tensor& b) {
@@ -229,6 +236,25 @@ TEST_CASE("attention with a sliding window agrees with the mask written out", "[
   }
 }
 
+// In longlora_ops_tests the kernels run on the host, elsewhere on a GPU if there is one.
+TEST_CASE("the CUDA kernels agree with softmax attention written out", "[attention][kernels][gpu]") {
+  const Way way{AttentionBackend::cuda, nullptr, LONGLORA_KERNELS_ON_HOST ? at::kCPU : model::open_device("auto")};
+  const auto objection =
+      cuda_attention::objection(at::empty({1, 1, 64}, at::TensorOptions(way.device).dtype(at::kBFloat16)));
+  if (objection != nullptr) {
+    WARN("skipped: " << objection);
+    return;
+  }
+  const uint64_t seed = std::random_device()();
+  std::vector<Case> cases = kCases;
+  cases.insert(cases.end(), kWindows.begin(), kWindows.end());
+  for (Case& c : cases) {
+    c.head_dim = c.head_dim <= 64 ? 64 : 128;
+    if (c.documents.back() > 600) continue;
+    for (const at::ScalarType type : {at::kBFloat16, at::kHalf}) compare(c, type, {way}, seed);
+  }
+}
+
 TEST_CASE("CPU kernels in bfloat16 are about as exact as LibTorch's flash attention", "[attention]") {
   const uint64_t seed = std::random_device()();
   for (const Case& c : kCases) compare(c, at::kBFloat16, kernels_that_run_here(), seed, &kSdpa);
@@ -257,5 +283,5 @@ TEST_CASE("an attention backend that cannot do what is asked says so", "[attenti
   CHECK_THROWS_WITH(attention_forward(x.q, x.k, x.v, GroupPlan::full(std::vector<int64_t>{0, 9}, 2, 2)),
                     Catch::Contains("9 tokens"));
   CHECK(parse_backend("sdpa") == AttentionBackend::sdpa);
-  CHECK_THROWS_WITH(parse_backend("flash"), Catch::Contains("reference, sdpa and cpu"));
+  CHECK_THROWS_WITH(parse_backend("flash"), Catch::Contains("sdpa, cpu and cuda"));
 }
