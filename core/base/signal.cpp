@@ -30,5 +30,8 @@ bool stop_requested() {
 int stop_signal() {
   return received;
 }
+void clear_stop() {
+  received = 0;
+}
 
 }  // namespace longlora

@@ -7,5 +7,6 @@ namespace longlora {
 void install_signal_handlers();
 [[nodiscard]] bool stop_requested();
 [[nodiscard]] int stop_signal();  // the signal's number, 0 when none came
+void clear_stop();                // the signal was for what ran then, which has ended; the program goes on
 
 }  // namespace longlora

@@ -33,8 +33,8 @@ Role role_of(const std::string& name, const char* key, const std::string& where)
   input_error("{}: \"{}\" is '{}'; known are human or user, gpt or assistant, and system", where, key, name);
 }
 
-std::vector<ChatMessage> take_messages(Json& entry, const char* list, const char* role, const char* content,
-                                       const std::string& where) {
+std::vector<ChatMessage> take_list(Json& entry, const char* list, const char* role, const char* content,
+                                   const std::string& where) {
   Json& turns = entry[list];
   if (!turns.is_array() || turns.empty()) input_error("{}: \"{}\" must be a list of messages", where, list);
   std::vector<ChatMessage> messages;
@@ -51,9 +51,9 @@ Instruction instruction_of(Json& entry, std::string where) {
   if (!entry.is_object()) input_error("{}: is {}, an object is needed", where, entry.type_name());
   Instruction out;
   if (entry.contains("conversations")) {
-    out.messages = take_messages(entry, "conversations", "from", "value", where);
+    out.messages = take_list(entry, "conversations", "from", "value", where);
   } else if (entry.contains("messages")) {
-    out.messages = take_messages(entry, "messages", "role", "content", where);
+    out.messages = take_list(entry, "messages", "role", "content", where);
   } else if (entry.contains("instruction")) {
     out.messages = {{Role::user, take_text(entry, "instruction", where)},
                     {Role::assistant, take_text(entry, "output", where)}};
@@ -83,13 +83,9 @@ void read_lines(const fs::path& path, const std::function<bool(Instruction&&)>& 
   for (int64_t number = 1; input.read_line(line, kMaxDocumentBytes); ++number) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     ++entries;
-    Json entry;
-    try {
-      entry = Json::parse(line);
-    } catch (const Json::parse_error& error) {
-      input_error("{}:{}: entry {} is not valid JSON: {}", path.string(), number, entries, reason(error));
-    }
-    if (!sink(instruction_of(entry, fmt::format("{}:{}: entry {}", path.string(), number, entries)))) return;
+    std::string where = fmt::format("{}:{}: entry {}", path.string(), number, entries);
+    Json entry = parse_line(line, where);
+    if (!sink(instruction_of(entry, std::move(where)))) return;
   }
 }
 
@@ -119,6 +115,18 @@ void read_list(const fs::path& path, const std::function<bool(Instruction&&)>& s
 }
 
 }  // namespace
+
+Json parse_line(const std::string& line, const std::string& where) {
+  try {
+    return Json::parse(line);
+  } catch (const Json::parse_error& error) {
+    input_error("{} is not valid JSON: {}", where, reason(error));
+  }
+}
+
+std::vector<ChatMessage> take_messages(Json& entry, const std::string& where) {
+  return take_list(entry, "messages", "role", "content", where);
+}
 
 void read_instructions(const fs::path& path, const std::function<bool(Instruction&&)>& sink) {
   switch (input_kind(path)) {

@@ -8,6 +8,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -26,5 +27,10 @@ struct Instruction {
 // 1) and key for an entry that is none of the above, and for damaged JSON or .zst data. Blank lines of .jsonl are passed
 // over. Whether users and assistants take turns is the chat format's business.
 void read_instructions(const fs::path& path, const std::function<bool(Instruction&&)>& sink);
+
+// For other files of entries. Exit 3 beginning with `where`: a line of .jsonl that is no JSON; the list of an entry's
+// "messages", taken out of it, that is none.
+[[nodiscard]] nlohmann::json parse_line(const std::string& line, const std::string& where);
+[[nodiscard]] std::vector<text::ChatMessage> take_messages(nlohmann::json& entry, const std::string& where);
 
 }  // namespace longlora::data

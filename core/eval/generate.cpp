@@ -24,22 +24,36 @@ int32_t pick_token(const at::Tensor& logits, const GenerateOptions& options, uin
   return static_cast<int32_t>(order[chosen].item<int64_t>());
 }
 
+void penalize_repetition(at::Tensor& logits, std::span<const int32_t> seen, double penalty) {
+  auto* value = logits.data_ptr<float>();
+  std::vector<bool> done(static_cast<size_t>(logits.size(0)));
+  const auto by = static_cast<float>(penalty);
+  for (const int32_t id : seen) {
+    const auto i = static_cast<size_t>(id);
+    if (i >= done.size() || done[i]) continue;
+    done[i] = true;
+    value[i] = value[i] < 0 ? value[i] * by : value[i] / by;
+  }
+}
+
 std::vector<int32_t> generate(const model::Llama& llama, std::span<const int32_t> prompt, std::span<const int32_t> stop,
                               const GenerateOptions& options, const std::function<bool(int32_t)>& each) {
   if (prompt.empty()) usage_error("the prompt has no token: give at least one character, or a model with a BOS token");
   model::KvCache cache = llama.make_cache(static_cast<int64_t>(prompt.size()) + options.max_new_tokens);
   const at::Tensor logits = llama.next_logits(prompt, cache);
-  return continue_from(llama, cache, logits, stop, options, each);
+  return continue_from(llama, cache, prompt, logits, stop, options, each);
 }
 
-std::vector<int32_t> continue_from(const model::Llama& llama, model::KvCache& cache, at::Tensor logits,
-                                   std::span<const int32_t> stop, const GenerateOptions& options,
+std::vector<int32_t> continue_from(const model::Llama& llama, model::KvCache& cache, std::span<const int32_t> prompt,
+                                   at::Tensor logits, std::span<const int32_t> stop, const GenerateOptions& options,
                                    const std::function<bool(int32_t)>& each) {
-  std::vector<int32_t> tokens;
+  std::vector<int32_t> tokens, seen(prompt.begin(), prompt.end());
   while (static_cast<int64_t>(tokens.size()) < options.max_new_tokens) {
+    if (options.repetition_penalty != 1) penalize_repetition(logits, seen, options.repetition_penalty);
     const int32_t next = pick_token(logits, options, tokens.size());
     if (std::find(stop.begin(), stop.end(), next) != stop.end()) break;
     tokens.push_back(next);
+    seen.push_back(next);
     if (each && !each(next)) break;
     if (static_cast<int64_t>(tokens.size()) == options.max_new_tokens) break;
     logits = llama.next_logits(std::span(&tokens.back(), 1), cache);

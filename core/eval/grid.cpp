@@ -136,7 +136,8 @@ Answered answer(const model::Llama& llama, const Sample& sample, std::span<const
   model::KvCache cache = llama.make_cache(tokens_of(sample));
   const at::Tensor after_prompt = llama.next_logits(sample.prompt, cache);
   const GenerateOptions greedy{.max_new_tokens = sample.max_new_tokens};
-  answered.tokens = continue_from(llama, cache, after_prompt, stop, greedy, [](int32_t) { return !stop_requested(); });
+  answered.tokens =
+      continue_from(llama, cache, {}, after_prompt, stop, greedy, [](int32_t) { return !stop_requested(); });
 
   // The answer's tokens in place of the model's, from where they part from the prompt.
   int64_t right = 0;

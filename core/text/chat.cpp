@@ -18,13 +18,18 @@ constexpr const char* kVicunaSystem =
 constexpr const char* kAlpacaTask =
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.";
 
+// White space to Python's str.strip, which the templates call: the separators U+001C to U+001F are.
+bool is_space(char32_t c) {
+  return is_whitespace(c) || (c >= 0x1C && c <= 0x1F);
+}
+
 // Without white space at both ends.
 std::string stripped(std::string_view text) {
-  while (!text.empty() && is_whitespace(utf8_at(text, 0))) text.remove_prefix(utf8_length(text[0]));
+  while (!text.empty() && is_space(utf8_at(text, 0))) text.remove_prefix(utf8_length(text[0]));
   while (!text.empty()) {
     size_t last = text.size() - 1;
     while (last > 0 && (static_cast<unsigned char>(text[last]) & 0xC0) == 0x80) --last;
-    if (!is_whitespace(utf8_at(text, last))) break;
+    if (!is_space(utf8_at(text, last))) break;
     text = text.substr(0, last);
   }
   return std::string(text);
@@ -215,6 +220,12 @@ ChatTokens encode_chat(const Tokenizer& tokenizer, ChatFormat format, std::span<
               uint8_t{1});
   }
   return out;
+}
+
+int32_t answer_end(const Tokenizer& tokenizer, ChatFormat format) {
+  const auto end = format == ChatFormat::llama3 ? tokenizer.token_id("<|eot_id|>") : tokenizer.eos();
+  if (!end) input_error("the tokenizer has no token that ends an answer in the chat format");
+  return *end;
 }
 
 }  // namespace longlora::text

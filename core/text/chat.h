@@ -48,4 +48,7 @@ struct ChatTokens {
 [[nodiscard]] ChatTokens encode_chat(const Tokenizer& tokenizer, ChatFormat format,
                                      std::span<const ChatMessage> messages);
 
+// The token that ends an answer in this format. Exit 3 when the tokenizer lacks it.
+[[nodiscard]] int32_t answer_end(const Tokenizer& tokenizer, ChatFormat format);
+
 }  // namespace longlora::text

@@ -224,6 +224,37 @@ def alpaca(messages, eos_token, **_):
     return text + (messages[1]["content"] + eos_token if len(messages) > 1 else "")
 
 
+# LongLoRA's supervised-fine-tune.py (PROMPT_DICT). It takes the first where an entry has an input, else the second.
+LONGLORA_INPUT = (
+    "[INST] <<SYS>>\n"
+    "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe.  Your answers should not include any harmful, unethical, racist, sexist, toxic, dangerous, or illegal content. Please ensure that your responses are socially unbiased and positive in nature.\n\n"
+    "If a question does not make any sense, or is not factually coherent, explain why instead of answering something not correct. If you don't know the answer to a question, please don't share false information.\n"
+    "<</SYS>> \n\n {instruction} \n{input} [/INST]"
+)
+LONGLORA = "[INST]{instruction}[/INST]"
+
+
+def longlora_chats():
+    """As that script does it: the source and source + target are tokenized by themselves, what the first one fills is not
+    learned. The messages are the entry as core/data/samples.h makes them of it."""
+    tokenizer = Tokenizer.from_file(str(OUT / "json-llama2" / "tokenizer.json"))
+    entries = [{"instruction": "What is 2+2?", "output": "It's 4."},
+               {"instruction": "Below is a paper.\n漢字 and more\nNow the material ends.\nWhat is it?", "output": "A paper.\n\nYes 👍🏽"},
+               {"instruction": "Translate.", "input": "Der Bär läuft", "output": "The bear walks"},
+               {"instruction": "Sum up ", "input": "a\n\nb \n", "output": "a, b"}]
+    for entry in entries:
+        source = (LONGLORA_INPUT if entry.get("input") else LONGLORA).format_map(entry)
+        messages = [{"role": "user", "content": entry["instruction"]}, {"role": "assistant", "content": entry["output"]}]
+        if entry.get("input"):
+            system = LONGLORA_INPUT.split("<<SYS>>\n")[1].split("\n<</SYS>>")[0]
+            messages[0]["content"] += " \n" + entry["input"]
+            messages.insert(0, {"role": "system", "content": system})
+        text = source + entry["output"] + "</s>"
+        asked, ids = tokenizer.encode(source).ids, tokenizer.encode(text).ids
+        yield {"format": "longlora", "tokenizer": "json-llama2", "entry": entry, "messages": messages, "text": text, "ids": ids,
+               "learn": [int(i >= len(asked)) for i in range(len(ids))]}
+
+
 def chats():
     """chats.json: text, ids and, for answers, which ids are learned, by the places of tokens in the text."""
     import jinja2
@@ -255,7 +286,7 @@ def chats():
                 for k, (first, last) in enumerate(encoding.offsets):
                     learn[k] |= int(first < end and last > begin)
             cases.append({"format": name, "tokenizer": fixture, "messages": messages, "text": text, "ids": encoding.ids, "learn": learn})
-    dump(OUT / "chats.json", cases)
+    dump(OUT / "chats.json", cases + list(longlora_chats()))
 
 
 def main():
