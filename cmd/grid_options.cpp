@@ -29,7 +29,9 @@ std::string folder_name(const fs::path& path) {
 }
 
 std::string model_name(const adapt::OpenOptions& model) {
-  return folder_name(model.model) + (model.adapter.empty() ? "" : "+" + folder_name(model.adapter));
+  std::string name = folder_name(model.model);
+  for (const fs::path& adapter : adapt::all_adapters(model)) name += "+" + folder_name(adapter);
+  return name;
 }
 
 // What tells one model from another, wherever it lies.
@@ -39,10 +41,10 @@ ordered_json model_identity(const adapt::OpenOptions& model) {
                            {"adapter", nullptr},
                            {"rope", model.rope},
                            {"dtype", model.dtype}};
-  if (!model.adapter.empty()) {
-    std::string parts;
+  std::string parts;
+  for (const fs::path& adapter : adapt::all_adapters(model)) {
     std::vector<fs::path> files;
-    for (const auto& entry : fs::directory_iterator(model.adapter))
+    for (const auto& entry : fs::directory_iterator(adapter))
       if (entry.is_regular_file()) files.push_back(entry.path());
     std::sort(files.begin(), files.end());
     for (const fs::path& file : files) {
@@ -51,8 +53,8 @@ ordered_json model_identity(const adapt::OpenOptions& model) {
       const MappedFile map(file);
       parts += fingerprint({reinterpret_cast<const char*>(map.bytes().data()), map.bytes().size()});
     }
-    identity["adapter"] = fingerprint(parts);
   }
+  if (!parts.empty()) identity["adapter"] = fingerprint(parts);
   return identity;
 }
 

@@ -8,23 +8,30 @@ namespace longlora::cmd {
 
 void declare_model_options(cxxopts::Options& options) {
   options.add_options()("model", "folder of the model", cxxopts::value<std::string>(), "DIR")(
-      "adapter", "folder of an adapter to put on it", cxxopts::value<std::string>(), "DIR")(
-      "rope", "other RoPE settings than the model's: linear:4, ntk:8, yarn:16, dynamic:4",
-      cxxopts::value<std::string>(),
-      "TYPE:FACTOR")("dtype", "compute in auto (as stored), bfloat16, float16 or float32",
-                     cxxopts::value<std::string>()->default_value("auto"),
-                     "T")("device", "auto, cpu or cuda", cxxopts::value<std::string>()->default_value("auto"), "D");
+      "adapter", "folder of an adapter to put on it; several where each was trained with those before it on the model",
+      cxxopts::value<std::vector<std::string>>(),
+      "DIR")("rope", "other RoPE settings than the model's: linear:4, ntk:8, yarn:16, dynamic:4",
+             cxxopts::value<std::string>(),
+             "TYPE:FACTOR")("dtype", "compute in auto (as stored), bfloat16, float16 or float32",
+                            cxxopts::value<std::string>()->default_value("auto"), "T")(
+      "device", "auto, cpu or cuda", cxxopts::value<std::string>()->default_value("auto"), "D");
 }
 
 adapt::OpenOptions model_options(const cxxopts::ParseResult& arguments) {
   const auto text = [&](const char* name) {
     return arguments.count(name) > 0 ? arguments[name].as<std::string>() : "";
   };
+  std::vector<fs::path> adapters;
+  if (arguments.count("adapter") > 0)
+    for (const std::string& folder : arguments["adapter"].as<std::vector<std::string>>()) adapters.emplace_back(folder);
+  const fs::path first = adapters.empty() ? fs::path() : adapters.front();
+  if (!adapters.empty()) adapters.erase(adapters.begin());
   return {.model = text("model"),
-          .adapter = text("adapter"),
+          .adapter = first,
           .dtype = arguments["dtype"].as<std::string>(),
           .device = arguments["device"].as<std::string>(),
-          .rope = text("rope")};
+          .rope = text("rope"),
+          .stacked = adapters};
 }
 
 std::string required(const cxxopts::ParseResult& arguments, const std::string& verb, const std::string& option) {

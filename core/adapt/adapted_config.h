@@ -16,6 +16,8 @@ struct AdaptedConfig {
   std::vector<std::string> strangers;  // a line for every adapter that was trained on another base
   std::vector<bool>
       of_this_base;  // of each adapter whether its longlora.json says that it was trained on this very base
+  std::vector<std::vector<size_t>>
+      on;  // of each adapter, which of those before it were on the base when it was trained
 };
 
 struct AdaptOptions {
@@ -25,8 +27,12 @@ struct AdaptOptions {
 
 // Exit 3 naming file and what does not fit: the weights themselves (model::check_weights), the adapter's tensors
 // (Adapter::check_against), an adapter that was trained on another base (unless they are allowed),
-// two adapters with different context settings.
+// two adapters with different context settings (where one was trained with the other on the base, its own count), an adapter
+// without those that were on the base when it was trained, or before them.
 [[nodiscard]] AdaptedConfig adapted_config(const model::Config& base, const io::TensorStore& weights,
                                            std::span<const io::Adapter> adapters, const AdaptOptions& options = {});
+
+// For several adapters that are run together, not merged: exit 2 unless each was trained with all before it on the base.
+void check_stacked(std::span<const io::Adapter> adapters, const AdaptedConfig& adapted);
 
 }  // namespace longlora::adapt

@@ -65,6 +65,18 @@ io::TensorView by_vocabulary(const Parameter& p, const io::TensorView& view) {
   return p.kind == Kind::embed ? io::rows_of(view, 0, p.value.size(0)) : view;
 }
 
+// The adapter's new value for a weight, and, where `low_rank`, its change of it.
+void put_in(Parameter& p, const io::Adapter& adapter, bool low_rank) {
+  if (const io::TensorView* view = find(adapter, p)) copy_checked(p.value, by_vocabulary(p, *view), p.name, adapter);
+  const auto found = adapter.low_rank().find(module_of_weight(p.name));
+  if (found == adapter.low_rank().end() || !low_rank) return;
+  at::Tensor w = p.value.to(at::kCPU, at::kFloat, /*non_blocking=*/false, /*copy=*/true).contiguous();
+  const WeightedLowRank part{&found->second};
+  add_low_rank(w, {&part, 1}, 0, w);
+  rescale_rows(w, found->second, 0);
+  p.value.copy_(w);
+}
+
 std::vector<Kind> kinds_of(const std::vector<std::string>& also) {
   std::vector<Kind> kinds;
   for (const std::string& name : also) {
@@ -89,17 +101,13 @@ void attach(model::Llama& llama, const io::Adapter& adapter) {
       p->sync();
       continue;
     }
-    if (const io::TensorView* view = find(adapter, *p))
-      copy_checked(p->value, by_vocabulary(*p, *view), p->name, adapter);
     const auto found = adapter.low_rank().find(module_of_weight(p->name));
-    if (found != adapter.low_rank().end() && folded(found->second)) {
-      at::Tensor w = p->value.to(at::kCPU, at::kFloat, /*non_blocking=*/false, /*copy=*/true);
-      const WeightedLowRank part{&found->second};
-      add_low_rank(w, {&part, 1}, 0, w);
-      rescale_rows(w, found->second, 0);
-      p->value.copy_(w);
-    }
+    put_in(*p, adapter, found != adapter.low_rank().end() && folded(found->second));
   }
+}
+
+void fold_in(model::Llama& llama, const io::Adapter& adapter) {
+  for (Parameter* p : llama.parameters()) put_in(*p, adapter, true);
 }
 
 void make_trainable(model::Llama& llama, const recipe::Tune& tune, uint64_t seed) {

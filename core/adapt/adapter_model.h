@@ -11,6 +11,10 @@ namespace longlora::adapt {
 // Gives `llama` the adapter's LoRA modules and replaced weights.
 void attach(model::Llama& llama, const io::Adapter& adapter);
 
+// Puts all that the adapter changes into the weights themselves, rounded once to their type: as if the model were the merged
+// one. For adapters that others stand on.
+void fold_in(model::Llama& llama, const io::Adapter& adapter);
+
 // Makes trainable what the recipe's `tune` says.
 void make_trainable(model::Llama& llama, const recipe::Tune& tune, uint64_t seed);
 

@@ -143,6 +143,28 @@ void check_whole(const std::map<std::string, Change>& changes, const std::vector
   }
 }
 
+// What adapter i brings whole was trained on from what those that it stands on (AdaptedConfig::on) made of the tensor, so it
+// takes the place of their changes. That has a meaning only where all of them count whole.
+void drop_below(Change& change, size_t i, const std::string& name, const std::vector<io::Adapter>& adapters,
+                const std::vector<WeightedAdapter>& weighted, const AdaptedConfig& adapted) {
+  for (const size_t below : adapted.on[i]) {
+    const auto whole = adapters[below].replaced().find(name);
+    const auto lora = adapters[below].low_rank().find(name.substr(0, name.rfind('.')));
+    const size_t dropped =
+        std::erase_if(change.whole,
+                      [&](const auto& one) {
+                        return whole != adapters[below].replaced().end() && one.values == &whole->second;
+                      }) +
+        std::erase_if(change.low_rank, [&](const auto& one) {
+          return lora != adapters[below].low_rank().end() && one.lora == &lora->second;
+        });
+    if (dropped > 0 && (weighted[i].weight != 1 || weighted[below].weight != 1)) {
+      usage_error("{}: brings '{}' as it was after training on from {}; the two can only be taken with weight 1 each",
+                  adapters[i].folder().string(), name, adapters[below].folder().string());
+    }
+  }
+}
+
 std::map<std::string, Change> changes_of(const std::vector<io::Adapter>& adapters,
                                          const std::vector<WeightedAdapter>& weighted, const io::TensorStore& base,
                                          const AdaptedConfig& adapted, bool overlap) {
@@ -152,8 +174,8 @@ std::map<std::string, Change> changes_of(const std::vector<io::Adapter>& adapter
     const std::string folder = adapter.folder().string();
     const double weight = weighted[i].weight;
     for (const auto& [name, view] : adapter.replaced()) {
-      auto& same = changes[name].whole;
-      same.push_back({&view, weight});
+      drop_below(changes[name], i, name, adapters, weighted, adapted);
+      changes[name].whole.push_back({&view, weight});
     }
     for (const auto& [module, lora] : adapter.low_rank()) {
       auto& same = changes[module + ".weight"].low_rank;

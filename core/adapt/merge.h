@@ -47,7 +47,8 @@ void check_folders(const MergeOptions& options);
 // config.json gets the context settings that the adapters of positive weight were trained with (longlora.json); adapters
 // without that file leave the base's. Tokenizer files and generation_config.json are copied, README.md says what the model
 // was made of. Weights trained whole replace the base's where one adapter of weight 1 brings them; otherwise every one's
-// weighted difference from the base is added.
+// weighted difference from the base is added. An adapter that was trained with others on the base comes after them; what it
+// brings whole takes the place of what they bring.
 // Exit 2: `out` exists, or is one of the inputs; an adapter of another base brings an embedding and `embed` does not say
 // what becomes of it. Exit 3: anything that does not fit together, named (Adapter's errors, two adapters that disagree on the
 // context). Exit 1: cannot write; a value is too large for the output's type.

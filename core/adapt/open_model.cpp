@@ -64,15 +64,23 @@ std::shared_ptr<const text::Tokenizer> open_tokenizer(const fs::path& folder, co
   return tokenizer;
 }
 
+std::vector<fs::path> all_adapters(const OpenOptions& options) {
+  std::vector<fs::path> all;
+  if (!options.adapter.empty()) all.push_back(options.adapter);
+  all.insert(all.end(), options.stacked.begin(), options.stacked.end());
+  return all;
+}
+
 OpenedModel open_model(const OpenOptions& options) {
   const io::TensorStore weights(options.model);
   std::vector<io::Adapter> adapters;
-  if (!options.adapter.empty()) adapters.emplace_back(options.adapter);
+  for (const fs::path& folder : all_adapters(options)) adapters.emplace_back(folder);
   AdaptedConfig adapted = adapted_config(model::read_config(options.model), weights, adapters,
                                          {.other_bases = options.other_bases, .brings_context = {}});
+  check_stacked(adapters, adapted);
   if (!adapters.empty() && adapted.whence.empty() && options.rope.empty()) {
     log::info("{}: no longlora.json, so the model's own RoPE settings are used (--rope gives others)",
-              options.adapter.string());
+              adapters.back().folder().string());
   }
   const model::Config config = options.rope.empty() ? adapted.config : with_rope(adapted.config, options.rope);
   const auto tokenizer = open_tokenizer(options.model, config);
@@ -80,7 +88,8 @@ OpenedModel open_model(const OpenOptions& options) {
   OpenedModel opened;
   opened.llama =
       std::make_unique<model::Llama>(model::load_llama(weights, config, dtype, model::open_device(options.device)));
-  for (const io::Adapter& adapter : adapters) attach(*opened.llama, adapter);
+  for (size_t i = 0; i < adapters.size(); ++i)
+    i + 1 < adapters.size() ? fold_in(*opened.llama, adapters[i]) : attach(*opened.llama, adapters[i]);
   if (tokenizer) opened.tokenizer = tokenizer;
   opened.stop = stop_tokens(options.model, config, tokenizer.get());
   return opened;

@@ -16,6 +16,7 @@ struct OpenOptions {
   std::string device = "auto";
   bool other_bases = false;  // an adapter of another base of the same architecture is taken too
   std::string rope;  // "linear:4": other RoPE settings than the model's own; empty: the model's, or the adapter's
+  std::vector<std::filesystem::path> stacked = {};  // further adapters, each trained with all before it on the model
 };
 
 struct OpenedModel {
@@ -28,7 +29,11 @@ struct OpenedModel {
 [[nodiscard]] std::shared_ptr<const text::Tokenizer> open_tokenizer(const std::filesystem::path& folder,
                                                                     const model::Config& config);
 
-// An adapter brings its context settings (longlora.json) and must fit the model: exit 3 naming what does not.
+// The adapters in the order in which they go on the model.
+[[nodiscard]] std::vector<std::filesystem::path> all_adapters(const OpenOptions& options);
+
+// An adapter brings its context settings (longlora.json) and must fit the model: exit 3 naming what does not. Of several, all
+// but the last go into the weights; exit 2 when one was not trained with those before it on the model.
 [[nodiscard]] OpenedModel open_model(const OpenOptions& options);
 
 // Exit 2 when `length` tokens are more than the model's RoPE settings cover, naming the ways out, unless `beyond`.

@@ -116,7 +116,9 @@ PortableReport write_portable(const MergeOptions& options) {
   io::write_safetensors(out.path() / "adapter_model.safetensors", std::move(sources));
   io::write_adapter_config(config, out.path() / "adapter_config.json");
   if (!adapted.whence.empty()) {
-    fs::copy_file(adapted.whence, out.path() / io::kContextRecordFile);
+    io::ContextRecord record = io::read_context_record(fs::path(adapted.whence).parent_path()).value();
+    record.stacked_on.clear();  // what it stood on is in it
+    io::write_context_record(record, out.path());
     report.rope = model::rope_to_json(adapted.config.rope).dump();
   }
   (void)io::Adapter(out.path());  // read back

@@ -9,6 +9,7 @@
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "core/base/memory.h"
+#include "core/io/context_record.h"
 
 namespace longlora::adapt {
 namespace {
@@ -42,8 +43,11 @@ at::Tensor logits_of(const OpenedModel& opened, const data::Batch& probe) {
 
 // Why this merge cannot be compared, or "".
 std::string reason_against(const MergeOptions& options, const std::filesystem::path& merged) {
-  if (options.adapters.size() != 1 || options.adapters.front().weight != 1)
-    return "several or weighted adapters cannot be run without merging them";
+  for (size_t i = 0; i < options.adapters.size(); ++i) {
+    const auto record = io::read_context_record(options.adapters[i].folder);
+    if (options.adapters[i].weight != 1 || (i > 0 && (!record || record->stacked_on.size() != i)))
+      return "weighted adapters, and several that do not stand on each other, cannot be run without merging them";
+  }
   if (options.embed && *options.embed != io::Vocabulary::whole)
     return "with --embed the merged model is another than base + adapter";
   const io::TensorStore store(merged);
@@ -73,7 +77,7 @@ Verification verify_merged(const MergeOptions& options, const std::filesystem::p
     ours = logits_of(model, probe);
   }
   how.model = options.model;
-  how.adapter = options.adapters.front().folder;
+  for (const WeightedAdapter& adapter : options.adapters) how.stacked.push_back(adapter.folder);
   theirs = logits_of(open_model(how), probe);
   const at::Tensor difference = ours - theirs;
   result.tokens = probe.length;

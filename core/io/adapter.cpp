@@ -5,7 +5,9 @@
 #include <set>
 
 #include "core/base/error.h"
+#include "core/base/hash.h"
 #include "core/base/nearest.h"
+#include "core/io/context_record.h"
 
 namespace longlora::io {
 namespace {
@@ -161,6 +163,9 @@ void Adapter::sort_in(const std::map<std::string, TensorView>& tensors) {
     low_rank_.emplace(module,
                       LowRank{*pair.a, *pair.b, rank, config_.scale_of(module), pair.embedding, pair.magnitude});
   }
+  std::string text = tensors_fingerprint(tensors);
+  for (const auto& [module, lora] : low_rank_) text += fmt::format(":{:.17g}", lora.scale);
+  fingerprint_ = longlora::fingerprint(text);
 }
 
 bool Adapter::keeps_tied() const {

@@ -77,6 +77,8 @@ class Adapter {
 
   [[nodiscard]] const AdapterConfig& config() const { return config_; }
   [[nodiscard]] const fs::path& folder() const { return folder_; }
+  // Tells adapters apart: by their tensors (model_fingerprint) and scales.
+  [[nodiscard]] const std::string& fingerprint() const { return fingerprint_; }
   // By module of the base: "model.layers.0.self_attn.q_proj".
   [[nodiscard]] const std::map<std::string, LowRank>& low_rank() const { return low_rank_; }
   // By tensor of the base: "model.norm.weight".
@@ -106,6 +108,7 @@ class Adapter {
   std::vector<TorchFile> pickles_;    // or these
   std::map<std::string, LowRank> low_rank_;
   std::map<std::string, TensorView> replaced_;
+  std::string fingerprint_;
 };
 
 }  // namespace longlora::io

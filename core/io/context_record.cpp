@@ -24,6 +24,10 @@ std::optional<ContextRecord> read_context_record(const fs::path& folder) {
     record.base_model = root.at("base_model").at("path").get<std::string>();
     record.base_fingerprint = root.at("base_model").at("fingerprint").get<std::string>();
     record.recipe = root.at("recipe");
+    if (root.contains("stacked_on")) {
+      for (const ordered_json& one : root["stacked_on"])
+        record.stacked_on.push_back({one.at("path").get<std::string>(), one.at("fingerprint").get<std::string>()});
+    }
   } catch (const ordered_json::exception& error) {
     input_error("{}: {}", file.string(), error.what());
   }
@@ -42,14 +46,20 @@ void write_context_record(const ContextRecord& record, const fs::path& folder) {
   root["rope"] = record.rope;
   root["group_size"] = record.group_size;
   root["base_model"] = {{"path", record.base_model}, {"fingerprint", record.base_fingerprint}};
+  for (const StackedOn& one : record.stacked_on)
+    root["stacked_on"].push_back({{"path", one.path}, {"fingerprint", one.fingerprint}});
   root["recipe"] = record.recipe;
   write_file_atomically(folder / kContextRecordFile, root.dump(2) + "\n");
 }
 
 std::string model_fingerprint(const TensorStore& model) {
+  return tensors_fingerprint(model.tensors());
+}
+
+std::string tensors_fingerprint(const std::map<std::string, TensorView>& tensors) {
   constexpr size_t kSample = 1024;
   std::string text;
-  for (const auto& [name, view] : model.tensors()) {
+  for (const auto& [name, view] : tensors) {
     text += fmt::format("{}:{}:{}:", name, name_of(view.dtype), shape_text(view.shape));
     const size_t size = view.bytes.size(), sample = std::min(size, kSample);
     for (const size_t begin : {size_t{0}, (size - sample) / 2, size - sample}) {

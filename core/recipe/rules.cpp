@@ -26,6 +26,8 @@ void without_effect(const Recipe& r, Broken& out) {
   } table[] = {
       {"model.adapter", !r.model.path.empty(), "model.path"},
       {"model.adapter", lora, "tune.mode lora"},
+      {"model.stack_on", !r.model.path.empty(), "model.path"},
+      {"model.stack_on", lora, "tune.mode lora (for full fine-tuning merge them first)"},
       {"model.quantize", lora, "tune.mode lora"},
       {"model.quantize", r.model.init.empty(), "model.path"},
       {"context.rope.factor", rope != "model" && rope != "none" && rope != "scaling-law",

@@ -36,7 +36,7 @@ fs::path tokenizer_folder(const recipe::Recipe& recipe) {
 // What a run starts from, before anything large is read.
 struct Start {
   std::optional<io::TensorStore> weights;  // none with model.init
-  std::vector<io::Adapter> adapters;
+  std::vector<io::Adapter> adapters;       // model.stack_on, then model.adapter
   model::Extension extension;
   std::shared_ptr<const text::Tokenizer> tokenizer;  // null: none is there
 };
@@ -46,8 +46,18 @@ Start open_start(const recipe::Recipe& asked) {
   Start start;
   if (!asked.model.path.empty()) {
     start.weights.emplace(asked.model.path);
+    for (const std::string& folder : asked.model.stack_on) {
+      if (start.adapters.emplace_back(folder).config().dora) {
+        input_error(
+            "model.stack_on: {}: is a DoRA adapter, beside which 'longlora merge' adds nothing; merge it first and "
+            "train on that",
+            folder);
+      }
+    }
     if (!asked.model.adapter.empty()) start.adapters.emplace_back(asked.model.adapter);
-    base = adapt::adapted_config(base, *start.weights, start.adapters).config;  // also with the adapter's context
+    const adapt::AdaptedConfig adapted = adapt::adapted_config(base, *start.weights, start.adapters);
+    adapt::check_stacked(start.adapters, adapted);
+    base = adapted.config;  // also with the adapters' context
   }
   start.extension = model::extend(base, asked.context.rope, asked.context.length);
   const fs::path folder = tokenizer_folder(asked);
@@ -140,6 +150,7 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use) {
               .rows = nullptr,
               .validation = {},
               .base_fingerprint = {},
+              .stacked_on = {},
               .llama = nullptr,
               .memory = {}};
   setup.recipe.context.length = setup.extension.length;
@@ -164,8 +175,13 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use) {
     setup.llama = std::make_unique<model::Llama>(config, setup.dtype, setup.device);
     setup.llama->initialize(derive_seed(seed, {kWeights}));
   }
+  const size_t below = recipe.model.stack_on.size();
+  for (size_t i = 0; i < below; ++i) {
+    adapt::fold_in(*setup.llama, start.adapters[i]);
+    setup.stacked_on.push_back({recipe.model.stack_on[i], start.adapters[i].fingerprint()});
+  }
   adapt::make_trainable(*setup.llama, recipe.tune, derive_seed(seed, {kLora}));
-  for (const io::Adapter& adapter : start.adapters) adapt::load_trained(*setup.llama, adapter);
+  if (start.adapters.size() > below) adapt::load_trained(*setup.llama, start.adapters.back());
 
   int64_t parameters = 0, trained = 0;
   for (const model::Parameter* p : setup.llama->parameters()) {
@@ -191,7 +207,8 @@ void save_model(const Setup& setup, const fs::path& folder, at::ScalarType whole
                             .group_size = setup.group(),
                             .base_model = setup.recipe.model.path,
                             .base_fingerprint = setup.base_fingerprint,
-                            .recipe = nlohmann::ordered_json::parse(recipe::to_json(setup.recipe))},
+                            .recipe = nlohmann::ordered_json::parse(recipe::to_json(setup.recipe)),
+                            .stacked_on = setup.stacked_on},
                            folder);
 }
 

@@ -7,6 +7,7 @@
 
 #include "core/data/loader.h"
 #include "core/data/samples.h"
+#include "core/io/context_record.h"
 #include "core/model/extend.h"
 #include "core/model/llama.h"
 #include "core/recipe/read.h"
@@ -20,8 +21,9 @@ struct Setup {
   at::ScalarType dtype;
   at::Device device;
   std::shared_ptr<const data::Rows> rows;
-  std::vector<data::Batch> validation;  // empty: no validation asked for
-  std::string base_fingerprint;         // of model.path; empty with model.init
+  std::vector<data::Batch> validation;    // empty: no validation asked for
+  std::string base_fingerprint;           // of model.path; empty with model.init
+  std::vector<io::StackedOn> stacked_on;  // model.stack_on
   std::unique_ptr<model::Llama> llama;
   MemoryPlan memory;
 

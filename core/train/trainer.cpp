@@ -163,6 +163,9 @@ Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use) {
       input_error("{}: was trained on another base than {} holds now; --resume needs the same", folder->string(),
                   recipe.model.path);
     }
+    if (record && record->stacked_on != setup.stacked_on)
+      input_error("{}: was trained on other adapters than model.stack_on holds now; --resume needs the same",
+                  folder->string());
     state = load_checkpoint(*folder, recipe, *setup.llama, optimizer);
     loader.restore(state.cursor);
   }

@@ -2,9 +2,12 @@
 #include <ATen/ATen.h>
 
 #include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "core/adapt/merge.h"
 #include "core/adapt/open_model.h"
+#include "core/adapt/verify.h"
 #include "core/base/random.h"
 #include "core/io/file_lock.h"
 #include "core/model/tensors.h"
@@ -71,6 +74,82 @@ TEST_CASE("a run on from an adapter has its weights and its context", "[train]")
   further.context.rope.type = "linear";
   further.context.length = 4 * first.recipe.context.length;
   CHECK(train::prepare_run(further).extension.config.rope.factor == 16);
+}
+
+TEST_CASE("an adapter trained on top of another one gives, with that one, the trained model", "[train][merge]") {
+  constexpr double kSame = 5e-5;  // of float32 losses near 5, added up in another order
+  const Workshop w;
+  REQUIRE(train::train(w.recipe("first"), false) == Exit::done);
+  const std::string first = w.folder.str("first/final"), second = w.folder.str("second/final");
+  recipe::Recipe recipe = w.recipe("second");
+  recipe.model.stack_on = {first};
+  recipe.context = {};  // the first one's
+  recipe.tune.rank = 4;
+  recipe.tune.targets = {"q_proj", "down_proj"};
+  recipe.tune.also = {"norm"};  // whole in both
+  recipe.data.valid = recipe.data.train;
+  recipe.eval = {.every_steps = 2, .rows = 0};
+  const auto open = [&](const std::vector<fs::path>& adapters) {
+    return adapt::open_model(
+        {.model = kBase, .adapter = {}, .dtype = "float32", .device = "cpu", .rope = "", .stacked = adapters});
+  };
+  const auto largest = [&](const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<double>(); };
+  const train::Setup before = train::prepare_run(recipe);
+  const data::Batch batch = before.rows->all_rows(2, 2).front();
+  const at::Tensor on_first = open({first}).llama->token_losses(batch, {});
+  CHECK(largest(before.llama->token_losses(batch, {}), on_first) < kSame);
+
+  REQUIRE(train::train(recipe, false) == Exit::done);
+  const adapt::OpenedModel both = open({first, second});
+  const at::Tensor trained = both.llama->token_losses(batch, {});
+  CHECK(largest(trained, on_first) > 1e-2);
+  double sum = 0;
+  int64_t targets = 0;
+  for (const data::Batch& one : before.validation) {
+    sum += both.llama->token_losses(one, {}).sum().item<double>();
+    targets += one.target_count();
+  }
+  const std::string log = read_file(w.folder.str("second/metrics.jsonl"));
+  const auto last = nlohmann::json::parse(log.substr(log.rfind('\n', log.size() - 2) + 1));
+  CHECK(std::abs(sum / static_cast<double>(targets) - last["valid_loss"].get<double>()) < kSame);
+
+  const auto merged = [&](const std::string& out, std::vector<adapt::WeightedAdapter> adapters) {
+    adapt::MergeOptions options{.model = kBase, .adapters = std::move(adapters), .out = w.folder / out};
+    (void)adapt::merge(options, [](int64_t, int64_t) {});
+    const auto check = adapt::verify_merged(options, options.out);
+    CHECK(check.left_out.empty());
+    return largest(
+        adapt::open_model({.model = options.out, .adapter = {}, .dtype = "float32", .device = "cpu", .rope = ""})
+            .llama->token_losses(batch, {}),
+        trained);
+  };
+  CHECK(merged("merged", {{first, 1}, {second, 1}}) < kSame);
+
+  // It goes on from there, and a third one stands on both.
+  recipe::Recipe onward = recipe;
+  onward.model.adapter = second;
+  CHECK(largest(train::prepare_run(onward).llama->token_losses(batch, {}), trained) < kSame);
+  onward.model.adapter = "";
+  onward.model.stack_on = {first, second};
+  const train::Setup third = train::prepare_run(onward);
+  CHECK(largest(third.llama->token_losses(batch, {}), trained) < kSame);
+  CHECK(third.stacked_on.size() == 2);
+  const auto record = io::read_context_record(second).value();
+  CHECK((record.stacked_on.size() == 1 && record.stacked_on[0].path == first));
+  CHECK(record.stacked_on[0].fingerprint == io::Adapter(first).fingerprint());
+
+  using Catch::Contains;
+  const auto error = [&](const std::function<void()>& what) { return test::error_of(what); };
+  CHECK_THAT(error([&] { (void)open({second}); }), Contains("3|") && Contains("trained on its base with '" + first));
+  CHECK_THAT(error([&] { (void)open({second, first}); }), Contains("3|") && Contains("give that one before it"));
+  CHECK_THAT(error([&] { (void)open({first, first}); }), Contains("2|") && Contains("was not trained with"));
+  CHECK_THAT(error([&] {
+               (void)merged("half", {{first, 1}, {second, 0.5}});
+             }),
+             Contains("2|") && Contains("weight 1 each"));
+  onward = w.onward();
+  onward.model.stack_on = {first};
+  CHECK_THAT(error([&] { (void)train::prepare_run(onward); }), Contains("2|") && Contains("was not trained with"));
 }
 
 TEST_CASE("a run on from an adapter refuses what would change it", "[train]") {
