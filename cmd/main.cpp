@@ -29,6 +29,7 @@ std::vector<Verb> verbs() {
       extract_lora_verb(),
       prepare_verb(),
       recipe_verb(),
+      report_verb(),
   };
 }
 // clang-format on

@@ -40,5 +40,6 @@ Verb merge_verb();
 Verb extract_lora_verb();
 Verb prepare_verb();
 Verb recipe_verb();
+Verb report_verb();
 
 }  // namespace longlora::cmd

@@ -5,34 +5,13 @@
 #include <array>
 #include <cmath>
 
+#include "core/base/markup.h"
+
 namespace longlora::eval {
 namespace {
 
 constexpr int kLeft = 112, kTop = 74, kBottom = 62, kRight = 92, kLeast = 460;
 constexpr std::array<std::array<int, 3>, 3> kColours = {{{0xF0, 0x49, 0x6E}, {0xEB, 0xB8, 0x39}, {0x0C, 0xD7, 0x9F}}};
-
-std::string escaped(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        if (static_cast<unsigned char>(c) >= 0x20) out += c;  // XML has no control characters
-    }
-  }
-  return out;
-}
 
 // 512, 8k, 32k, 100000: thousands of 1024 where that is exact.
 std::string length_label(int64_t length) {
@@ -63,13 +42,13 @@ std::string heatmap_svg(const GridTable& table, const std::string& title, const 
       "<style>text{{font:13px system-ui,-apple-system,\"Segoe UI\",Roboto,sans-serif;fill:#5d656e}}"
       ".title{{font-size:17px;font-weight:600;fill:#1c2024}}.cell{{fill:#1c2024}}"
       "@media (prefers-color-scheme:dark){{text{{fill:#9aa4af}}.title{{fill:#e7eaee}}}}</style>\n",
-      width, height, escaped(title));
+      width, height, escape_markup(title));
   svg += fmt::format("<text class=\"title\" x=\"24\" y=\"30\">{}</text>\n<text x=\"24\" y=\"52\">{}</text>\n",
-                     escaped(title), escaped(subtitle));
+                     escape_markup(title), escape_markup(subtitle));
   for (int r = 0; r < rows; ++r) {
     const int y = kTop + r * cell_height;
     svg += fmt::format("<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>\n", kLeft - 10, y + cell_height / 2 + 5,
-                       escaped(table.rows[static_cast<size_t>(r)]));
+                       escape_markup(table.rows[static_cast<size_t>(r)]));
     for (int c = 0; c < columns; ++c) {
       const double score = table.score[static_cast<size_t>(r)][static_cast<size_t>(c)];
       const int x = kLeft + c * cell_width;
@@ -84,7 +63,7 @@ std::string heatmap_svg(const GridTable& table, const std::string& title, const 
           "<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" rx=\"3\" fill=\"{}\"><title>{} tokens, {}: "
           "{:.2f}</title></rect>\n",
           x + 1, y + 1, cell_width - 2, cell_height - 2, heat_colour(score), table.lengths[static_cast<size_t>(c)],
-          escaped(table.rows[static_cast<size_t>(r)]), score);
+          escape_markup(table.rows[static_cast<size_t>(r)]), score);
       if (numbers)
         svg += fmt::format("<text class=\"cell\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{:.2f}</text>\n",
                            x + cell_width / 2, y + cell_height / 2 + 5, score);
