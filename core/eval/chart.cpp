@@ -12,7 +12,7 @@ namespace {
 
 using Points = std::vector<std::pair<double, double>>;
 
-constexpr int kWidth = 620, kHeight = 290, kLeft = 62, kRight = 14, kTop = 38, kBottom = 44;
+constexpr int kWidth = 460, kHeight = 260, kLeft = 58, kRight = 12, kTop = 38, kBottom = 44;
 constexpr size_t kMostPoints = kWidth - kLeft - kRight;
 
 // One axis: values to pixels.

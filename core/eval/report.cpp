@@ -27,7 +27,8 @@ body { margin:0; background:var(--page); color:var(--ink); font:15px/1.5 system-
 main { max-width:1320px; margin:0 auto; padding:28px 20px 48px }
 h1 { font-size:24px; line-height:1.25; margin:0 0 4px; overflow-wrap:anywhere } h2 { font-size:17px; margin:30px 0 10px } p { margin:4px 0 }
 .soft { color:var(--soft) } .panel { background:var(--panel); border:1px solid var(--line); border-radius:10px; padding:12px 14px; min-width:0 }
-.charts { display:grid; grid-template-columns:repeat(auto-fit,minmax(min(100%,480px),1fr)); gap:12px } .scroll { overflow-x:auto }
+.charts { display:grid; grid-template-columns:repeat(auto-fit,minmax(min(100%,380px),1fr)); gap:12px; margin-top:12px } .charts.two { grid-template-columns:repeat(auto-fit,minmax(min(100%,520px),1fr)) }
+@media (min-width:880px) { .wide { grid-column:span 2 } } .scroll { overflow-x:auto }
 svg { display:block; max-width:100%; height:auto } svg.chart { width:100% }
 .chart text { font:13px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif; fill:var(--soft) }
 .chart text.name { font-weight:600; font-size:15px; fill:var(--ink) } .chart text.y { text-anchor:end } .chart text.x { text-anchor:middle }
@@ -148,11 +149,11 @@ std::string perplexities(const std::vector<PerplexityFile>& files) {
   const ChartOptions options{
       .title = "Perplexity", .x_label = "context in tokens", .log_x = true, .log_y = true, .marks = true};
   return "<h2>Perplexity</h2>\n<div class=\"charts\"><div class=\"panel\">" + line_chart(options, series) +
-         "</div>\n<div class=\"panel\">" + table_of(head, rows) + "</div></div>\n";
+         "</div>\n<div class=\"panel wide\">" + table_of(head, rows) + "</div></div>\n";
 }
 
 std::string grids(const std::vector<GridFile>& files) {
-  std::string text = "<h2>Retrieval</h2>\n<div class=\"charts\">\n";
+  std::string text = "<h2>Retrieval</h2>\n<div class=\"charts two\">\n";
   for (const GridFile& file : files) {
     const GridTable& table = file.table;
     text += "<div class=\"panel\">" +
@@ -216,7 +217,7 @@ std::string report_page(const ReportInput& input) {
   if (names.empty()) names = "evaluations";
   std::string body;
   if (!input.runs.empty()) {
-    body += "<h2>Training</h2>\n<div class=\"panel\">" + summary(input.runs) + "</div>\n<p></p>\n" + curves(input.runs);
+    body += "<h2>Training</h2>\n<div class=\"panel\">" + summary(input.runs) + "</div>\n" + curves(input.runs);
   }
   if (!input.perplexities.empty()) body += perplexities(input.perplexities);
   if (!input.grids.empty()) body += grids(input.grids);

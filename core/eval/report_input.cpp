@@ -12,8 +12,10 @@ namespace {
 
 using nlohmann::ordered_json;
 
-// "7b-32k" of "runs/7b-32k/"; "7b-32k/ppl.json" of a file in it.
+// "7b-32k" of "runs/7b-32k/"; with its parent "7b-32k/ppl.json" of a file in it, "7b-32k/passkey" of passkey/results.json.
 std::string name_of(const fs::path& path, bool with_parent) {
+  if (with_parent && path.filename() == "results.json" && path.has_parent_path())
+    return name_of(path.parent_path(), true);
   fs::path clean = fs::absolute(path).lexically_normal();
   if (!clean.has_filename()) clean = clean.parent_path();
   const std::string own = clean.filename().string();
