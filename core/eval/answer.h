@@ -29,6 +29,7 @@ struct Answer {
 };
 
 // `cache` holds the first cache.length tokens of `prompt` (fewer than all) and has room for the rest and max_new_tokens.
+// Long prompts show their progress, and a signal ends them too (nothing is answered then; the cache has what was read).
 // `show` gets the text in pieces of whole characters as they become certain.
 [[nodiscard]] Answer answer(const model::Llama& llama, const std::shared_ptr<const text::Tokenizer>& tokenizer,
                             std::span<const int32_t> prompt, model::KvCache& cache, std::span<const int32_t> stop,

@@ -22,15 +22,10 @@ void Conversation::reset() {
 
 // Leaves in the cache what `ids` begin with and what would be the same if they were computed now, with room for `capacity`.
 void Conversation::keep_common(const std::vector<int32_t>& ids, int64_t capacity) {
-  const model::Config& config = llama_.config();
   const auto end = static_cast<int64_t>(ids.size());
-  const auto turned = [&](int64_t length) { return model::frequencies(config.rope, config.head_dim, length); };
   int64_t keep = std::mismatch(cached_.begin(), cached_.end(), ids.begin(), ids.end()).first - cached_.begin();
   keep = std::min(keep, end - 1);  // the last one gives the logits
-  if (keep > 0) {
-    const auto then = turned(first_length_), now = turned(end);
-    if (then.inverse != now.inverse || then.attention != now.attention) keep = 0;
-  }
+  if (keep > 0 && !turned_alike(llama_.config(), first_length_, end)) keep = 0;
   if (keep == 0) first_length_ = end;
   if (capacity > cache_.capacity) {
     model::KvCache larger = llama_.make_cache(std::min(options_.limit, capacity + capacity / 2));
@@ -64,6 +59,7 @@ Answer Conversation::ask(const std::string& message, const std::function<void(co
   cached_ = ids;
   cached_.insert(cached_.end(), given.tokens.begin(), given.tokens.end());
   cached_.resize(static_cast<size_t>(cache_.length));
+  if (given.finish == Finish::interrupted && given.tokens.empty()) return given;  // it has said nothing
   full_ = given.finish == Finish::length && options.generate.max_new_tokens == left;
   messages_ = std::move(messages);
   messages_.push_back({text::Role::assistant, given.text});

@@ -25,7 +25,7 @@ class Conversation {
   // The answer to the user's next message; both then belong to the conversation. It is what answer() gives to the tokens of
   // the whole conversation: those at the beginning that are in the cache stay there, where RoPE would turn them the same way
   // now (dynamic and longrope do not, beyond their original length). `show` as in answer(). At most what is left of the limit
-  // is generated. Exit 2, the conversation unchanged, when nothing is left; exit 3 as encode_chat.
+  // is generated. A question that was interrupted before the first token is forgotten. Exit 2, the conversation unchanged, when nothing is left; exit 3 as encode_chat.
   Answer ask(const std::string& message, const std::function<void(const std::string&)>& show);
   void reset();
 

@@ -36,6 +36,12 @@ void penalize_repetition(at::Tensor& logits, std::span<const int32_t> seen, doub
   }
 }
 
+bool turned_alike(const model::Config& config, int64_t a, int64_t b) {
+  const auto one = model::frequencies(config.rope, config.head_dim, a);
+  const auto other = model::frequencies(config.rope, config.head_dim, b);
+  return one.inverse == other.inverse && one.attention == other.attention;
+}
+
 std::vector<int32_t> generate(const model::Llama& llama, std::span<const int32_t> prompt, std::span<const int32_t> stop,
                               const GenerateOptions& options, const std::function<bool(int32_t)>& each) {
   if (prompt.empty()) usage_error("the prompt has no token: give at least one character, or a model with a BOS token");

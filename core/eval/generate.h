@@ -26,6 +26,9 @@ struct GenerateOptions {
 // the CPU, changed in place; ids beyond them are passed over.
 void penalize_repetition(at::Tensor& logits, std::span<const int32_t> seen, double penalty);
 
+// Whether RoPE turns keys the same way in a sequence of `a` tokens and in one of `b`: always, but under dynamic and longrope.
+[[nodiscard]] bool turned_alike(const model::Config& config, int64_t a, int64_t b);
+
 // New tokens after `prompt` (at least one token), each handed to `each` as it comes, until max_new_tokens, one of
 // `stop` (which is not returned), or `each` returns false.
 [[nodiscard]] std::vector<int32_t> generate(const model::Llama& llama, std::span<const int32_t> prompt,

@@ -113,6 +113,30 @@ def main() -> None:
         assert weights[0] == weights[1], "the resumed run's weights differ"
         assert valid == losses(out / "parts", "valid_loss"), "the resumed run's log differs"
 
+        # A new adapter on top of the extended one; both in order are the merged model.
+        below = out / "extended/final"
+        stacked = {**recipe, "model": {**common["model"], "stack_on": [str(below)]}, "tune": {"rank": 4, "also": ["norm"]},
+                   "schedule": {"steps": 10, "warmup_steps": 0}}
+        run("sft", stacked, out / "stacked")
+        stop(stacked, out / "stacked-parts", 6)
+        run("sft", stacked, out / "stacked-parts", "--resume")
+        weights = [(out / name / "final/adapter_model.safetensors").read_bytes() for name in ("stacked", "stacked-parts")]
+        assert weights[0] == weights[1], "the resumed stacked run's weights differ"
+        base, both = ["--model", out / "base/final"], ["--adapter", below, "--adapter", out / "stacked/final"]
+        merged = longlora("merge", *base, *both, "--out", out / "merged")
+        assert merged.returncode == 0 and "verified: on" in merged.stdout, merged
+        ppl = [json.loads(longlora("eval-ppl", *model, "--data", out / "text.txt", "--context", 256, "--dtype", "float32", "--json", "-").stdout)["results"][0]["loss"]
+               for model in ([*base, *both], ["--model", out / "merged"], [*base, *both[:2]])]
+        assert abs(ppl[0] - ppl[1]) < 1e-4 < 1e-2 < abs(ppl[0] - ppl[2]), ppl
+        alone = longlora("generate", *base, *both[2:], "--prompt", "a")
+        assert alone.returncode == 3 and "give that one before it" in alone.stderr, alone
+
+        (out / "tuned/ppl").mkdir()
+        longlora("eval-ppl", *base, "--data", out / "text.txt", "--context", 64, "--json", out / "tuned/ppl/base.json")
+        written = [longlora("report", out / "tuned", out / "stacked", *flags).returncode for flags in ([], [], ["--overwrite"])]
+        page = (out / "tuned/report.html").read_text()
+        assert written == [0, 2, 0] and f"<td>{valid[-1]:.4f}</td>" in page and "ppl/base.json, text.txt" in page, written
+
         shown = run("sft", recipe, out / "show", "--show", "2").stdout
         assert shown.count("\n--- ") == 1 and shown.startswith(f"--- {out / 'a.json'}: entry 1: "), shown
         output, second = entries[0]["output"], entries[1]

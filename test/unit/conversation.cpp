@@ -87,6 +87,18 @@ TEST_CASE("what a conversation keeps in its cache changes no answer", "[eval][ch
   pass(1);
 }
 
+TEST_CASE("a prompt read in pieces is answered as a whole one", "[eval]") {
+  const std::string rope = GENERATE("linear:32", "dynamic:32");
+  const auto opened = open_chat(rope);
+  std::vector<int32_t> prompt(5000);
+  std::mt19937 random(7);
+  for (int32_t& id : prompt) id = static_cast<int32_t>(random() % 700);
+  const eval::AnswerOptions options{.generate = {.max_new_tokens = 6}, .stop_strings = {}};
+  model::KvCache cache = opened.llama->make_cache(5006);
+  const eval::Answer got = eval::answer(*opened.llama, opened.tokenizer, prompt, cache, {}, options, kSilent);
+  CHECK(got.tokens == eval::generate(*opened.llama, prompt, {}, options.generate));
+}
+
 TEST_CASE("a conversation ends where the context does, and says so", "[eval][chat]") {
   const auto opened = open_chat();
   eval::Conversation conversation(*opened.llama, opened.tokenizer, opened.stop, options_of(1000, 90));
