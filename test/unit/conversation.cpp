@@ -9,6 +9,7 @@
 #include "core/base/file.h"
 #include "core/data/prompts.h"
 #include "core/text/stop_strings.h"
+#include "test/unit/compatibility.h"
 #include "test/unit/temporary_folder.h"
 
 namespace longlora {
@@ -34,22 +35,26 @@ eval::ConversationOptions options_of(int64_t new_tokens, int64_t limit) {
 TEST_CASE("a conversation is that of transformers, its template and its greedy answers", "[eval][chat][golden]") {
   const auto expected = nlohmann::json::parse(read_file(kChat / "expected.json"));
   const auto opened = open_chat();
+  int number = 0;
   for (const auto& turns : expected["conversations"]) {
-    eval::ConversationOptions options = options_of(10, 256);
-    if (const auto& first = turns[0]["messages"][0]; first["role"] == "system") options.system = first["content"];
-    eval::Conversation conversation(*opened.llama, opened.tokenizer, opened.stop, options);
-    int64_t before = 0;
-    for (const auto& turn : turns) {
-      INFO(turn["messages"].dump());
-      std::string shown;
-      const eval::Answer got =
-          conversation.ask(turn["messages"].back()["content"], [&](const std::string& piece) { shown += piece; });
-      CHECK(got.tokens == turn["tokens"].get<std::vector<int32_t>>());
-      CHECK(got.text == turn["text"].get<std::string>());
-      CHECK(shown == got.text);
-      CHECK(conversation.prompt_tokens() == static_cast<int64_t>(turn["ids"].size()));
-      CHECK(conversation.reused_tokens() >= before);  // at least the question before this one
-      before = conversation.prompt_tokens();
+    DYNAMIC_SECTION(
+        test::compatible("chat", "llama-3", fmt::format("answers of {} turns, {}", turns.size(), ++number))) {
+      eval::ConversationOptions options = options_of(10, 256);
+      if (const auto& first = turns[0]["messages"][0]; first["role"] == "system") options.system = first["content"];
+      eval::Conversation conversation(*opened.llama, opened.tokenizer, opened.stop, options);
+      int64_t before = 0;
+      for (const auto& turn : turns) {
+        INFO(turn["messages"].dump());
+        std::string shown;
+        const eval::Answer got =
+            conversation.ask(turn["messages"].back()["content"], [&](const std::string& piece) { shown += piece; });
+        CHECK(got.tokens == turn["tokens"].get<std::vector<int32_t>>());
+        CHECK(got.text == turn["text"].get<std::string>());
+        CHECK(shown == got.text);
+        CHECK(conversation.prompt_tokens() == static_cast<int64_t>(turn["ids"].size()));
+        CHECK(conversation.reused_tokens() >= before);  // at least the question before this one
+        before = conversation.prompt_tokens();
+      }
     }
   }
 }
