@@ -61,6 +61,7 @@ Verb sft_verb() {
           "samples\nlonger than a row.\n"
           "Look before training:      longlora sft my.json --show 3\n"
           "Go on from a train run:    longlora sft my.json model.adapter=runs/7b-32k/final\n"
+          "A new adapter on top:      longlora sft my.json model.stack_on=runs/7b-32k/final\n"
           "Writes what train writes.",
           declare,
           run};

@@ -150,6 +150,22 @@ TEST_CASE("an adapter trained on top of another one gives, with that one, the tr
   onward = w.onward();
   onward.model.stack_on = {first};
   CHECK_THAT(error([&] { (void)train::prepare_run(onward); }), Contains("2|") && Contains("was not trained with"));
+
+  onward = w.recipe("dora");
+  onward.model.path = (kBase.parent_path() / "llama3").string();
+  onward.model.stack_on = {onward.model.path + "/adapter-dora"};
+  CHECK_THAT(error([&] { (void)train::prepare_run(onward); }), Contains("3|") && Contains("DoRA"));
+
+  // Resumed, it must stand on the same ones.
+  recipe.checkpoint = {.dir = w.folder.str("parts"), .every_steps = 1};
+  REQUIRE(train::train(recipe, false) == Exit::done);
+  fs::remove_all(w.folder / "parts/final");
+  fs::remove_all(w.folder / "parts/step-2");
+  fs::remove_all(w.folder / "first");
+  recipe::Recipe other = w.recipe("first");
+  other.seed = 7;
+  REQUIRE(train::train(other, false) == Exit::done);
+  CHECK_THAT(error([&] { (void)train::train(recipe, true); }), Contains("3|") && Contains("other adapters"));
 }
 
 TEST_CASE("a run on from an adapter refuses what would change it", "[train]") {
