@@ -4,26 +4,31 @@
 #   longlora_kernel_tests_asan    under AddressSanitizer and UndefinedBehaviorSanitizer
 #   longlora_kernel_tests_race    with every access to shared memory checked for races (g++ only)
 #   longlora_ops_tests            tests of core/ops over the kernels run on the host, with LibTorch
-#   longlora_cuda                 sm_80 and sm_90a, warnings as errors: part of the program where nvcc is
-#   longlora_cuda_tests           the same of the kernels that only tests have; built by scripts/test
-file(GLOB kernel_sources CONFIGURE_DEPENDS cuda/*.cu test/kernels/*.cu)
-file(GLOB kernel_host_sources CONFIGURE_DEPENDS cuda/*.cpp cuda/host/*.cpp)
+#   longlora_cuda                 the kernels for sm_80 and sm_90a, warnings as errors: part of the program where nvcc is
+#   longlora_kernel_tests_gpu     the same tests on a GPU
+file(GLOB kernel_sources CONFIGURE_DEPENDS cuda/*.cu)
+file(GLOB kernel_test_kernels CONFIGURE_DEPENDS test/kernels/*.cu)
+file(GLOB kernel_plain_sources CONFIGURE_DEPENDS cuda/*.cpp)
+file(GLOB kernel_host_sources CONFIGURE_DEPENDS cuda/host/*.cpp)
 file(GLOB kernel_test_sources CONFIGURE_DEPENDS test/kernels/*.cpp)
 list(FILTER kernel_host_sources EXCLUDE REGEX "cuda/host/race.cpp")
-set_source_files_properties(${kernel_sources} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-x;c++;-fno-strict-aliasing")
+set_source_files_properties(${kernel_sources} ${kernel_test_kernels} PROPERTIES LANGUAGE CXX
+                            COMPILE_OPTIONS "-x;c++;-fno-strict-aliasing")
 
 # The tests themselves are compiled once; what is checked is the kernels.
-add_library(longlora_kernel_test_objects OBJECT EXCLUDE_FROM_ALL ${kernel_test_sources} test/unit/main.cpp
-            core/ops/group_plan.cpp)
+add_library(longlora_kernel_test_objects OBJECT EXCLUDE_FROM_ALL ${kernel_test_sources} core/ops/group_plan.cpp)
 target_link_libraries(longlora_kernel_test_objects PRIVATE longlora_flags longlora_dependencies Catch2::Catch2)
+add_library(longlora_kernel_test_main OBJECT EXCLUDE_FROM_ALL test/kernels/host/memory.cpp test/unit/main.cpp)
+target_link_libraries(longlora_kernel_test_main PRIVATE longlora_flags Catch2::Catch2)
 
 function(add_kernel_tests name kernel_options host_options extra_source)
-  add_library(${name}_kernels OBJECT EXCLUDE_FROM_ALL ${kernel_sources})
+  add_library(${name}_kernels OBJECT EXCLUDE_FROM_ALL ${kernel_sources} ${kernel_test_kernels})
   target_compile_options(${name}_kernels PRIVATE -O2 ${kernel_options})
-  add_executable(${name} EXCLUDE_FROM_ALL ${kernel_host_sources} ${extra_source} $<TARGET_OBJECTS:${name}_kernels>
-                 $<TARGET_OBJECTS:longlora_kernel_test_objects>)
-  target_compile_options(${name} PRIVATE ${host_options})
   target_link_libraries(${name}_kernels PRIVATE longlora_flags)
+  add_executable(${name} EXCLUDE_FROM_ALL ${kernel_plain_sources} ${kernel_host_sources} ${extra_source}
+                 $<TARGET_OBJECTS:${name}_kernels> $<TARGET_OBJECTS:longlora_kernel_test_objects>
+                 $<TARGET_OBJECTS:longlora_kernel_test_main>)
+  target_compile_options(${name} PRIVATE ${host_options})
   target_link_libraries(${name} PRIVATE longlora_flags Catch2::Catch2)
 endfunction()
 
@@ -43,8 +48,9 @@ add_custom_target(longlora_all_kernel_tests DEPENDS ${kernel_test_programs})
 add_library(longlora_ops_on_host OBJECT EXCLUDE_FROM_ALL core/ops/attention_cuda.cpp)
 target_compile_definitions(longlora_ops_on_host PRIVATE LONGLORA_KERNELS_ON_HOST)
 target_link_libraries(longlora_ops_on_host PRIVATE longlora_flags longlora_dependencies torch::cpu)
-add_executable(longlora_ops_tests EXCLUDE_FROM_ALL test/unit/attention.cpp test/unit/main.cpp ${kernel_host_sources}
-               $<TARGET_OBJECTS:longlora_ops_on_host> $<TARGET_OBJECTS:longlora_kernel_tests_kernels>)
+add_executable(longlora_ops_tests EXCLUDE_FROM_ALL test/unit/attention.cpp test/unit/main.cpp ${kernel_plain_sources}
+               ${kernel_host_sources} $<TARGET_OBJECTS:longlora_ops_on_host>
+               $<TARGET_OBJECTS:longlora_kernel_tests_kernels>)
 target_link_libraries(longlora_ops_tests PRIVATE longlora_core Catch2::Catch2)
 target_compile_definitions(longlora_ops_tests PRIVATE LONGLORA_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
                            LONGLORA_BINARY="$<TARGET_FILE:longlora>" LONGLORA_KERNELS_ON_HOST=1)
@@ -56,31 +62,36 @@ find_program(NVCC_PROGRAM nvcc HINTS ENV CUDACXX /usr/local/cuda/bin)
 if(NVCC_PROGRAM)
   execute_process(COMMAND ${NVCC_PROGRAM} --version OUTPUT_VARIABLE nvcc_says ERROR_QUIET)
 endif()
-if(nvcc_says MATCHES "release ([0-9]+)\\." AND CMAKE_MATCH_1 GREATER_EQUAL 12)
-  set(nvcc_flags -std=c++20 -O3 -lineinfo -I${CMAKE_SOURCE_DIR} -gencode arch=compute_80,code=sm_80
-      -gencode arch=compute_90a,code=sm_90a --Werror=all-warnings -Xcompiler=-Wall,-Wextra,-fPIC)
-  foreach(source ${kernel_sources})
+if(NOT nvcc_says MATCHES "release ([0-9]+)\\." OR CMAKE_MATCH_1 LESS 12)
+  return()
+endif()
+set(nvcc_flags -std=c++20 -O3 -lineinfo -I${CMAKE_SOURCE_DIR} -gencode arch=compute_80,code=sm_80
+    -gencode arch=compute_90a,code=sm_90a --Werror=all-warnings -Xcompiler=-Wall,-Wextra,-fPIC)
+function(compile_with_nvcc objects)
+  foreach(source ${ARGN})
     get_filename_component(stem ${source} NAME_WE)
-    set(object ${CMAKE_BINARY_DIR}/cuda/${stem}.o)
+    set(object ${CMAKE_BINARY_DIR}/nvcc/${stem}.o)
     add_custom_command(OUTPUT ${object} DEPENDS ${source} DEPFILE ${object}.d COMMENT "nvcc ${stem}.cu"
-      COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/cuda
+      COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/nvcc
       COMMAND ${NVCC_PROGRAM} ${nvcc_flags} -MD -MF ${object}.d -MT ${object} -c ${source} -o ${object})
-    if(source MATCHES "/test/kernels/")
-      list(APPEND cuda_test_objects ${object})
-    else()
-      list(APPEND cuda_objects ${object})
-    endif()
+    list(APPEND made ${object})
   endforeach()
-  add_custom_target(longlora_cuda_tests DEPENDS ${cuda_test_objects})
-  get_filename_component(nvcc_folder ${NVCC_PROGRAM} REALPATH)
-  get_filename_component(nvcc_folder ${nvcc_folder} DIRECTORY)
-  find_library(CUDART_STATIC libcudart_static.a HINTS ${nvcc_folder}/../lib64 ${nvcc_folder}/../lib
-               ${nvcc_folder}/../targets/x86_64-linux/lib)
-  if(CUDART_STATIC)
-    file(GLOB cuda_host_sources CONFIGURE_DEPENDS cuda/*.cpp)
-    add_library(longlora_cuda STATIC ${cuda_objects} ${cuda_host_sources})
-    target_link_libraries(longlora_cuda PUBLIC longlora_flags ${CUDART_STATIC} rt dl pthread)
-    target_link_libraries(longlora_core PUBLIC longlora_cuda)
-    set_source_files_properties(core/ops/attention_cuda.cpp PROPERTIES COMPILE_DEFINITIONS LONGLORA_CUDA)
-  endif()
+  set(${objects} ${made} PARENT_SCOPE)
+endfunction()
+
+compile_with_nvcc(cuda_objects ${kernel_sources})
+add_library(longlora_cuda STATIC ${cuda_objects} ${kernel_plain_sources})
+target_link_libraries(longlora_cuda PRIVATE longlora_flags)
+get_filename_component(nvcc_folder ${NVCC_PROGRAM} DIRECTORY)
+find_library(CUDA_RUNTIME libcudart_static.a HINTS ${nvcc_folder}/../lib64 ${nvcc_folder}/../lib
+             ${nvcc_folder}/../targets/${CMAKE_SYSTEM_PROCESSOR}-linux/lib)
+if(CUDA_RUNTIME)
+  target_link_libraries(longlora_cuda PUBLIC ${CUDA_RUNTIME} Threads::Threads ${CMAKE_DL_LIBS} rt)
+  target_link_libraries(longlora_core PUBLIC longlora_cuda)
+  set_source_files_properties(core/ops/attention_cuda.cpp PROPERTIES COMPILE_DEFINITIONS LONGLORA_CUDA)
+  compile_with_nvcc(cuda_test_objects ${kernel_test_kernels} ${CMAKE_SOURCE_DIR}/test/kernels/gpu/memory.cu)
+  add_executable(longlora_kernel_tests_gpu EXCLUDE_FROM_ALL test/kernels/gpu/main.cpp ${cuda_test_objects}
+                 ${kernel_host_sources} $<TARGET_OBJECTS:longlora_kernel_test_objects>)
+  target_link_libraries(longlora_kernel_tests_gpu PRIVATE longlora_flags longlora_cuda Catch2::Catch2 ${CUDA_RUNTIME}
+                        Threads::Threads ${CMAKE_DL_LIBS} rt)
 endif()

@@ -89,7 +89,7 @@ Inputs random_inputs(const Case& c, uint64_t seed, double spread = 1) {
 template <class T>
 struct Stacked {
   int64_t tokens, row, size;
-  std::vector<T> memory;
+  test::Array<T> memory;
   static constexpr uint16_t kUntouched = 0x7fed;  // a NaN
   Stacked(int64_t t, int64_t heads, int64_t d) : tokens(t), row((heads + 1) * d + 8), size(d), memory(t * row) {
     for (T& x : memory) x.bits = kUntouched;
@@ -142,29 +142,32 @@ test::Attention run_kernels(const Case& c, const Inputs& in) {
   const GroupPlan plan = c.plan();
   const AttentionShape shape = shape_of(c, plan, Numbers<T>::kElement);
   const AttentionSchedule schedule = attention_schedule(shape, plan.plain, plan.shifted);
-  const QueryWork queries{schedule.query_tiles.data(), static_cast<int64_t>(schedule.query_tiles.size()),
-                          schedule.query_heads};
+  const test::Array<QueryTile> query_tiles(schedule.query_tiles.begin(), schedule.query_tiles.end());
+  const test::Array<KeyTile> key_tiles(schedule.key_tiles.begin(), schedule.key_tiles.end());
+  const QueryWork queries{query_tiles.data(), static_cast<int64_t>(query_tiles.size()), schedule.query_heads};
+  const KeyWork keys{key_tiles.data(), static_cast<int64_t>(key_tiles.size()), schedule.key_heads};
   const int64_t tokens = plan.tokens, heads = c.heads, kv_heads = c.kv_heads;
   Stacked<T> qkv(tokens, heads + 2 * kv_heads, c.head_size), out(tokens, heads, c.head_size);
   qkv.put(in.q, 0);
   qkv.put(in.k, heads);
   qkv.put(in.v, heads + kv_heads);
-  std::vector<float> lse(heads * tokens, NAN);
+  test::Array<float> lse(heads * tokens, NAN);
   attention_forward(shape, queries, qkv.view(0), qkv.view(heads), qkv.view(heads + kv_heads), out.target(0), lse.data(),
                     nullptr);
+  test::finish();
   REQUIRE(out.clean(heads));
   test::Attention result;
   result.out = out.get(0, heads);
   result.lse.assign(lse.begin(), lse.end());
   if (!c.backward) return result;
 
-  const KeyWork keys{schedule.key_tiles.data(), static_cast<int64_t>(schedule.key_tiles.size()), schedule.key_heads};
   Stacked<T> dout(tokens, heads, c.head_size), grads(tokens, heads + 2 * kv_heads, c.head_size);
   dout.put(in.dout, 0);
-  std::vector<float> delta(heads * tokens, NAN);
+  test::Array<float> delta(heads * tokens, NAN);
   attention_backward(shape, queries, keys, dout.view(0), qkv.view(0), qkv.view(heads), qkv.view(heads + kv_heads),
                      out.view(0), lse.data(), delta.data(), grads.target(0), grads.target(heads),
                      grads.target(heads + kv_heads), nullptr);
+  test::finish();
   REQUIRE(grads.clean(heads + 2 * kv_heads));
   result.dq = grads.get(0, heads);
   result.dk = grads.get(heads, kv_heads);
@@ -314,4 +317,40 @@ TEMPLATE_TEST_CASE("attention holds for large, tiny and equal numbers", "[attent
   const test::Attention exact = test::attention(forward.plan(), 0.125, in.q, in.k, in.v, in.dout, test::exact);
   const test::Attention ours = run_kernels<TestType>(forward, in);
   CHECK(off(ours.out, exact.out) <= Numbers<TestType>::kEpsilon * largest(exact.out));
+}
+
+TEST_CASE("attention reads shared memory without bank conflicts", "[attention][host]") {
+  host::statistics() = {};
+  for (const int64_t size : {64, 128}) {
+    const Case c{{0, 130}, 0, 1, 1, size};
+    (void)run_kernels<bf16>(c, random_inputs<bf16>(c, 80));
+  }
+  CHECK(host::statistics().ldmatrix > 1000);
+  CHECK(host::statistics().bank_conflicts == 0);
+}
+
+TEST_CASE("attention refuses what it cannot do, and says what", "[attention]") {
+  Case c{{0, 10}, 0, 1, 1, 64};
+  AttentionShape shape = shape_of(c, c.plan(), Element::bfloat16);
+  const std::vector<int64_t> good = {0, 10}, gap = {0, 4, 4, 10}, low = {0, 9};
+  CHECK_THROWS_WITH(attention_schedule(shape, good, low), Catch::Contains("boundaries must rise from 0 to 10"));
+  CHECK_THROWS_WITH(attention_schedule(shape, gap, good), Catch::Contains("boundaries must rise from 0 to 10"));
+  shape.kv_heads = 2;
+  CHECK_THROWS_WITH(attention_schedule(shape, good, good), Catch::Contains("1 heads, 2 KV heads"));
+  shape = shape_of(c, c.plan(), Element::bfloat16);
+  test::Array<bf16> x(10 * 64);
+  test::Array<float> lse(10);
+  const ConstHeads in{x.data(), 64, 64};
+  const Heads out{x.data(), 64, 64};
+  const ConstHeads odd{x.data(), 65, 64}, off{x.data() + 1, 64, 64};
+  CHECK_THROWS_WITH(attention_forward(shape, {}, odd, in, in, out, lse.data(), nullptr),
+                    Catch::Contains("rows of q are not aligned to 16 bytes (strides 65, 64)"));
+  CHECK_THROWS_WITH(attention_forward(shape, {}, in, in, off, out, lse.data(), nullptr), Catch::Contains("rows of v"));
+  shape.head_size = 96;
+  CHECK_THROWS_WITH(attention_forward(shape, {}, in, in, in, out, lse.data(), nullptr),
+                    Catch::Contains("head size 96; 64 and 128 are built"));
+  shape.head_size = 64;
+  shape.element = Element::float32;
+  CHECK_THROWS_WITH(attention_forward(shape, {}, in, in, in, out, lse.data(), nullptr),
+                    Catch::Contains("must be bfloat16 or float16"));
 }

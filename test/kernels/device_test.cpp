@@ -14,10 +14,11 @@ using test::in_every_order;
 TEST_CASE("a block's sum goes through shuffles and static shared memory in any order of the lanes", "[device]") {
   for (const unsigned threads : {32u, 96u, 1024u}) {
     const int64_t blocks = 3, n = 1000;
-    std::vector<float> x(blocks * n), sums(blocks);
+    test::Array<float> x(blocks * n), sums(blocks);
     for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 17);
     in_every_order([&] {
       test::block_sums(x.data(), sums.data(), blocks, n, threads, nullptr);
+      test::finish();
       for (int64_t b = 0; b < blocks; ++b) {
         float expected = 0;
         for (int64_t i = 0; i < n; ++i) expected += x[b * n + i];
@@ -43,16 +44,17 @@ void set(fp16& x, float v) {
 }
 
 template <class T>
-void check_product(const std::vector<T>& a, const std::vector<T>& b) {
+void check_product(const test::Array<T>& a, const test::Array<T>& b) {
   for (const bool columns : {true, false}) {
-    std::vector<T> given = b;  // [16][8]
+    test::Array<T> given = b;  // [16][8]
     if (columns) {
       for (int k = 0; k < 16; ++k) {
         for (int n = 0; n < 8; ++n) given[n * 16 + k] = b[k * 8 + n];
       }
     }
-    std::vector<float> c(16 * 8);
+    test::Array<float> c(16 * 8);
     test::small_product(a.data(), given.data(), c.data(), columns, test::Layout::right, nullptr);
+    test::finish();
     for (int i = 0; i < 16; ++i) {
       for (int j = 0; j < 8; ++j) {
         float sum = 0;
@@ -67,13 +69,13 @@ void check_product(const std::vector<T>& a, const std::vector<T>& b) {
 
 TEMPLATE_TEST_CASE("ldmatrix and mma agree with the definition of the product on one-hot and full matrices", "[device]",
                    bf16, fp16) {
-  std::vector<TestType> a(16 * 16), b(16 * 8);
+  test::Array<TestType> a(16 * 16), b(16 * 8);
   // Small whole numbers: every sum is exact in any order.
   for (size_t i = 0; i < a.size(); ++i) set(a[i], static_cast<float>(i * 7 % 13) - 6);
   for (size_t i = 0; i < b.size(); ++i) set(b[i], static_cast<float>(i * 5 % 11) - 5);
   in_every_order([&] { check_product(a, b); });
   for (int k = 0; k < 16; ++k) {
-    std::vector<TestType> hot_a(16 * 16, TestType{0}), hot_b(16 * 8, TestType{0});
+    test::Array<TestType> hot_a(16 * 16, TestType{0}), hot_b(16 * 8, TestType{0});
     for (int i = 0; i < 16; ++i) set(hot_a[i * 16 + k], static_cast<float>(i + 1));
     for (int j = 0; j < 8; ++j) set(hot_b[k * 8 + j], static_cast<float>(j + 1));
     check_product(hot_a, hot_b);
@@ -82,12 +84,13 @@ TEMPLATE_TEST_CASE("ldmatrix and mma agree with the definition of the product on
 
 TEST_CASE("asynchronous copies bring what was waited for, zeros where there is no source", "[device]") {
   for (const int64_t n : {4, 128, 132, 1024}) {
-    std::vector<float> in(n), out((n + 127) / 128 * 128, -1.0f);
+    test::Array<float> in(n), out((n + 127) / 128 * 128, -1.0f);
     for (int64_t i = 0; i < n; ++i) in[i] = static_cast<float>(i + 1);
     in_every_order([&] {
       for (const bool eager : {false, true}) {
         host::options().eager_copies = eager;
         test::copy_pipeline(in.data(), out.data(), n, nullptr);
+        test::finish();
         for (size_t i = 0; i < out.size(); ++i) REQUIRE(out[i] == (i < in.size() ? 2 * in[i] : 0.0f));
       }
     });
@@ -96,8 +99,9 @@ TEST_CASE("asynchronous copies bring what was waited for, zeros where there is n
 
 TEST_CASE("shuffles and ballots follow CUDA's rules at the edges of width and mask", "[device]") {
   in_every_order([] {
-    std::vector<uint32_t> out(5 * 32);
+    test::Array<uint32_t> out(5 * 32);
     test::shuffles(out.data(), nullptr);
+    test::finish();
     for (uint32_t lane = 0; lane < 32; ++lane) {
       REQUIRE(out[lane] == 5);
       REQUIRE(out[32 + lane] == (lane < 3 ? lane : lane - 3));
@@ -110,13 +114,14 @@ TEST_CASE("shuffles and ballots follow CUDA's rules at the edges of width and ma
 
 TEST_CASE("named barriers order their own threads, atomics need no barrier", "[device]") {
   in_every_order([] {
-    int total = 0;
-    test::named_barriers(&total, nullptr);
-    REQUIRE(total == 127 * 128 / 2);
+    test::Array<int> total(1);
+    test::named_barriers(total.data(), nullptr);
+    test::finish();
+    REQUIRE(total[0] == 127 * 128 / 2);
   });
 }
 
-TEST_CASE("every bfloat16 and binary16 goes to float32 and back; rounding is to nearest, ties to even", "[device]") {
+TEST_CASE("every bfloat16 and binary16 goes to float32 and back; rounding is to nearest, ties to even", "[host]") {
   for (uint32_t bits = 0; bits < 65536; ++bits) {
     const uint16_t half = static_cast<uint16_t>(bits);
     const float b = host::bf16_bits_to_float(half), h = host::fp16_bits_to_float(half);

@@ -33,7 +33,7 @@ struct Planted {
 
 }  // namespace
 
-TEST_CASE("every planted fault is caught and named", "[faults]") {
+TEST_CASE("every planted fault is caught and named", "[faults][host]") {
   const Planted planted[] = {
       {Fault::missing_barrier, "missing barrier", "reads what", Planted::in_some_order},
       {Fault::some_miss_barrier, "some threads miss a barrier",
@@ -76,7 +76,7 @@ TEST_CASE("every planted fault is caught and named", "[faults]") {
   }
 }
 
-TEST_CASE("fragments in a wrong layout give another product", "[faults]") {
+TEST_CASE("fragments in a wrong layout give another product", "[faults][host]") {
   std::vector<bf16> a(16 * 16), b(16 * 8);
   for (size_t i = 0; i < a.size(); ++i) a[i].bits = host::float_to_bf16_bits(static_cast<float>(i * 7 % 13));
   for (size_t i = 0; i < b.size(); ++i) b[i].bits = host::float_to_bf16_bits(static_cast<float>(i * 5 % 11));
@@ -88,11 +88,11 @@ TEST_CASE("fragments in a wrong layout give another product", "[faults]") {
   }
 }
 
-TEST_CASE("what has no fault is not complained of", "[faults]") {
+TEST_CASE("what has no fault is not complained of", "[faults][host]") {
   test::in_every_order([] { REQUIRE(outcome(Fault::none).empty()); });
 }
 
-TEST_CASE("copies that arrive at once hide a wrong wait, late ones show it", "[faults]") {
+TEST_CASE("copies that arrive at once hide a wrong wait, late ones show it", "[faults][host]") {
   if (host::race_mode()) return;
   host::options().eager_copies = true;
   CHECK(outcome(Fault::wrong_wait).empty());
