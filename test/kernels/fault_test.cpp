@@ -94,8 +94,9 @@ TEST_CASE("what has no fault is not complained of", "[faults][host]") {
 
 TEST_CASE("copies that arrive at once hide a wrong wait, late ones show it", "[faults][host]") {
   if (host::race_mode()) return;
+  const test::OptionsRestored restored;
   host::options().eager_copies = true;
   CHECK(outcome(Fault::wrong_wait).empty());
-  host::options() = {};
+  host::options().eager_copies = false;
   CHECK(!outcome(Fault::wrong_wait).empty());
 }

@@ -29,17 +29,25 @@ struct Reachable {
 template <class T>
 using Array = std::vector<T, Reachable<T>>;
 
+// The host build's options are as they were when this goes, also by an exception.
+struct OptionsRestored {
+  OptionsRestored() = default;
+  OptionsRestored(const OptionsRestored&) = delete;
+  OptionsRestored& operator=(const OptionsRestored&) = delete;
+  ~OptionsRestored() { host::options() = {}; }
+};
+
 // body() with the lanes forwards, backwards and shuffled; once on a GPU.
 template <class Body>
 void in_every_order(Body&& body) {
   using host::Order;
   if (on_gpu()) return body();
+  const OptionsRestored restored;
   for (const Order order : {Order::forward, Order::reverse, Order::random}) {
     host::options() = {};
     host::options().order = order;
     body();
   }
-  host::options() = {};
 }
 
 // What body() was stopped by, in a process of its own: the text of a KernelError, "sanitizer" where AddressSanitizer or
