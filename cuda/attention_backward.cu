@@ -54,6 +54,20 @@ __global__ void __launch_bounds__(kThreads) delta_kernel(BackwardArguments<T> a)
   if (lane == 0) a.delta[head * a.tokens + token] = sum;
 }
 
+// What arrives together: queries, their dout, lse and delta.
+template <class T, int D>
+struct Stage {
+  Tile<T, D, kRows> q, dout;
+  float *lse, *delta;
+};
+template <class T, int D>
+DEVICE Stage<T, D> take_stage(unsigned char*& cursor) {
+  return {{smem_take<T>(cursor, kRows * D)},
+          {smem_take<T>(cursor, kRows * D)},
+          smem_take<float>(cursor, kRows),
+          smem_take<float>(cursor, kRows)};
+}
+
 template <class T, int D>
 constexpr size_t key_shared_bytes() {
   return 2 * kKeyTile * D * sizeof(T) + 4 * kRows * D * sizeof(T) + 4 * kRows * sizeof(float);
@@ -69,10 +83,7 @@ __global__ void __launch_bounds__(kThreads, 1) key_value_gradient_kernel(Backwar
   DYN_SMEM(memory);
   unsigned char* cursor = memory;
   const Tile<T, D, kKeyTile> k{smem_take<T>(cursor, kKeyTile * D)}, v{smem_take<T>(cursor, kKeyTile * D)};
-  const Tile<T, D, kRows> qs[2] = {{smem_take<T>(cursor, kRows * D)}, {smem_take<T>(cursor, kRows * D)}};
-  const Tile<T, D, kRows> douts[2] = {{smem_take<T>(cursor, kRows * D)}, {smem_take<T>(cursor, kRows * D)}};
-  float* const lses[2] = {smem_take<float>(cursor, kRows), smem_take<float>(cursor, kRows)};
-  float* const deltas[2] = {smem_take<float>(cursor, kRows), smem_take<float>(cursor, kRows)};
+  const Stage<T, D> even = take_stage<T, D>(cursor), odd = take_stage<T, D>(cursor);
 
   const int64_t past_heads = (kv_head + 1) * a.group;
   // Queries [work.key, stop) of a head may see a key of the tile.
@@ -80,16 +91,16 @@ __global__ void __launch_bounds__(kThreads, 1) key_value_gradient_kernel(Backwar
     const int64_t end = work.row_end[head < a.plain_heads ? 0 : 1];
     return a.window > 0 ? smaller(end, work.key_end - 1 + a.window) : end;
   };
-  const auto fetch = [&](int64_t head, int64_t row, int stage) {
+  const auto fetch = [&](int64_t head, int64_t row, const Stage<T, D>& to) {
     if (head < past_heads) {
       const int64_t rows = stop_of(head) - row;
-      fetch_rows<kThreads>(qs[stage], a.q + row * a.q_token + head * a.q_head, a.q_token, rows);
-      fetch_rows<kThreads>(douts[stage], a.dout + row * a.dout_token + head * a.dout_head, a.dout_token, rows);
+      fetch_rows<kThreads>(to.q, a.q + row * a.q_token + head * a.q_head, a.q_token, rows);
+      fetch_rows<kThreads>(to.dout, a.dout + row * a.dout_token + head * a.dout_head, a.dout_token, rows);
       if (thread < kRows) {
         const int64_t at = head * a.tokens + row;
         const bool valid = thread < rows;
-        cp_async4(lses[stage] + thread, a.lse + at + (valid ? thread : 0), valid);
-        cp_async4(deltas[stage] + thread, a.delta + at + (valid ? thread : 0), valid);
+        cp_async4(to.lse + thread, a.lse + at + (valid ? thread : 0), valid);
+        cp_async4(to.delta + thread, a.delta + at + (valid ? thread : 0), valid);
       }
     }
     cp_async_commit();
@@ -98,29 +109,28 @@ __global__ void __launch_bounds__(kThreads, 1) key_value_gradient_kernel(Backwar
   const int64_t keys = work.key_end - work.key;
   fetch_rows<kThreads>(k, a.k + work.key * a.k_token + kv_head * a.k_head, a.k_token, keys);
   fetch_rows<kThreads>(v, a.v + work.key * a.v_token + kv_head * a.v_head, a.v_token, keys);
-  fetch(kv_head * a.group, work.key, 0);
+  fetch(kv_head * a.group, work.key, even);
 
   const int64_t warp_key = work.key + warp * 16;
   const float scale = a.scale * kLog2E;
   float dk[1][D / 8][4] = {}, dv[1][D / 8][4] = {};
   int64_t head = kv_head * a.group, row = work.key;
-  for (int stage = 0; head < past_heads; stage ^= 1) {
+  for (bool at_even = true; head < past_heads; at_even = !at_even) {
+    const Stage<T, D> now = at_even ? even : odd;
     int64_t next_head = head, next_row = row + kRows;
     const int64_t stop = stop_of(head);
     if (next_row >= stop) {
       ++next_head;
       next_row = work.key;
     }
-    fetch(next_head, next_row, stage ^ 1);
+    fetch(next_head, next_row, at_even ? odd : even);
     cp_async_wait<1>();
     __syncthreads();  // this stage is there
     const bool busy =
         warp_key < work.key_end && row + kRows - 1 >= warp_key && (a.window == 0 || row - (warp_key + 15) < a.window);
     if (busy) {
-      const Tile<T, D, kRows> q = qs[stage], dout = douts[stage];
-      const float *lse = lses[stage], *delta = deltas[stage];
       float p[1][kRows / 8][4] = {}, ds[1][kRows / 8][4] = {};
-      multiply_rows<1, kRows>(p, k, warp * 16, q);
+      multiply_rows<1, kRows>(p, k, warp * 16, now.q);
       const bool masked =
           row < warp_key + 15 || row + kRows > stop || (a.window > 0 && row + kRows - 1 - warp_key >= a.window);
       // Columns of this lane that key lane / 4 (and 8 more, for the lower half) is seen by: [first, end).
@@ -132,7 +142,7 @@ __global__ void __launch_bounds__(kThreads, 1) key_value_gradient_kernel(Backwar
         UNROLL
         for (int c = 0; c < 2; ++c) {
           const int column = n * 8 + lane % 4 * 2 + c;
-          const float base = lse[column] * kLog2E;
+          const float base = now.lse[column] * kLog2E;
           UNROLL
           for (int h = 0; h < 2; ++h) {
             float& x = p[0][n][2 * h + c];
@@ -142,16 +152,16 @@ __global__ void __launch_bounds__(kThreads, 1) key_value_gradient_kernel(Backwar
           }
         }
       }
-      multiply_rows<1, kRows>(ds, v, warp * 16, dout);
+      multiply_rows<1, kRows>(ds, v, warp * 16, now.dout);
       UNROLL
       for (int n = 0; n < kRows / 8; ++n) {
         UNROLL
         for (int c = 0; c < 4; ++c) {
-          ds[0][n][c] = p[0][n][c] * (ds[0][n][c] - delta[n * 8 + lane % 4 * 2 + c % 2]);
+          ds[0][n][c] = p[0][n][c] * (ds[0][n][c] - now.delta[n * 8 + lane % 4 * 2 + c % 2]);
         }
       }
-      multiply_columns<1, kRows>(dv, p, dout);
-      multiply_columns<1, kRows>(dk, ds, q);
+      multiply_columns<1, kRows>(dv, p, now.dout);
+      multiply_columns<1, kRows>(dk, ds, now.q);
     }
     __syncthreads();  // this stage is no longer needed
     head = next_head;
@@ -182,23 +192,23 @@ __global__ void __launch_bounds__(kThreads, 1) query_gradient_kernel(BackwardArg
   DYN_SMEM(memory);
   unsigned char* cursor = memory;
   const Tile<T, D, kQueryTile> q{smem_take<T>(cursor, kQueryTile * D)}, dout{smem_take<T>(cursor, kQueryTile * D)};
-  const Tile<T, D, kKeys> ks[2] = {{smem_take<T>(cursor, kKeys * D)}, {smem_take<T>(cursor, kKeys * D)}};
-  const Tile<T, D, kKeys> vs[2] = {{smem_take<T>(cursor, kKeys * D)}, {smem_take<T>(cursor, kKeys * D)}};
+  const Tile<T, D, kKeys> even_k{smem_take<T>(cursor, kKeys * D)}, odd_k{smem_take<T>(cursor, kKeys * D)};
+  const Tile<T, D, kKeys> even_v{smem_take<T>(cursor, kKeys * D)}, odd_v{smem_take<T>(cursor, kKeys * D)};
   const T* keys = a.k + head / a.group * a.k_head;
   const T* values = a.v + head / a.group * a.v_head;
 
   const int64_t end = work.row_end;
   const int64_t begin = a.window > 0 ? larger(work.begin, work.row - a.window + 1) : work.begin;
-  const auto fetch = [&](int64_t key, int stage) {
+  const auto fetch = [&](int64_t key, bool to_even) {
     if (key < end) {
-      fetch_rows<kThreads>(ks[stage], keys + key * a.k_token, a.k_token, end - key);
-      fetch_rows<kThreads>(vs[stage], values + key * a.v_token, a.v_token, end - key);
+      fetch_rows<kThreads>(to_even ? even_k : odd_k, keys + key * a.k_token, a.k_token, end - key);
+      fetch_rows<kThreads>(to_even ? even_v : odd_v, values + key * a.v_token, a.v_token, end - key);
     }
     cp_async_commit();
   };
   fetch_rows<kThreads>(q, a.q + work.row * a.q_token + head * a.q_head, a.q_token, end - work.row);
   fetch_rows<kThreads>(dout, a.dout + work.row * a.dout_token + head * a.dout_head, a.dout_token, end - work.row);
-  fetch(begin, 0);
+  fetch(begin, true);
 
   const int row = warp * 16;
   const int64_t warp_row = work.row + row;
@@ -213,16 +223,17 @@ __global__ void __launch_bounds__(kThreads, 1) query_gradient_kernel(BackwardArg
     }
   }
   float dq[1][D / 8][4] = {};
-  int stage = 0;
-  for (int64_t key = begin; key < end; key += kKeys, stage ^= 1) {
-    fetch(key + kKeys, stage ^ 1);
+  bool at_even = true;
+  for (int64_t key = begin; key < end; key += kKeys, at_even = !at_even) {
+    const Tile<T, D, kKeys> k = at_even ? even_k : odd_k, v = at_even ? even_v : odd_v;
+    fetch(key + kKeys, !at_even);
     cp_async_wait<1>();
     __syncthreads();  // this stage is there
     const bool busy = warp_row < end && key <= warp_row + 15;
     if (busy) {
       float p[1][kKeys / 8][4] = {}, ds[1][kKeys / 8][4] = {};
-      multiply_rows<1, kKeys>(p, q, row, ks[stage]);
-      multiply_rows<1, kKeys>(ds, dout, row, vs[stage]);
+      multiply_rows<1, kKeys>(p, q, row, k);
+      multiply_rows<1, kKeys>(ds, dout, row, v);
       const bool masked = key + kKeys - 1 > warp_row || (a.window > 0 && warp_row + 15 - key >= a.window);
       const int last = static_cast<int>(smaller<int64_t>(warp_row - key, kKeys)) + lane / 4;
       const int least = a.window > 0
@@ -238,7 +249,7 @@ __global__ void __launch_bounds__(kThreads, 1) query_gradient_kernel(BackwardArg
           ds[0][n][c] = x * (ds[0][n][c] - delta[h]);
         }
       }
-      multiply_columns<1, kKeys>(dq, ds, ks[stage]);
+      multiply_columns<1, kKeys>(dq, ds, k);
     }
     __syncthreads();  // this stage is no longer needed
   }

@@ -42,19 +42,21 @@ __global__ void __launch_bounds__(kThreads, 2) attention_forward_kernel(ForwardA
   const Tile<T, D, kQueryTile> q{smem_take<T>(cursor, kQueryTile * D)};
   const Tile<T, D, kKeys> k{smem_take<T>(cursor, kKeys * D)};
   const Tile<T, D, kKeys> v{smem_take<T>(cursor, kKeys * D)};
-  const T* keys = a.k + head / a.group * a.k_head;
-  const T* values = a.v + head / a.group * a.v_head;
 
-  // Keys [first, end) in tiles from `first` on.
+  // Keys [first, end) in tiles from `first` on; the last tile may be shorter.
   const int64_t first = a.window > 0 ? larger(work.begin, work.row - a.window + 1) : work.begin;
-  const int64_t end = work.row_end;
-  int64_t tile = (end - first - 1) / kKeys;
+  int tile = static_cast<int>((work.row_end - first - 1) / kKeys);
+  const int64_t last_key = first + static_cast<int64_t>(tile) * kKeys;
+  int64_t there = work.row_end - last_key;
+  const T* keys = a.k + last_key * a.k_token + head / a.group * a.k_head;
+  const T* values = a.v + last_key * a.v_token + head / a.group * a.v_head;
   fetch_rows<kThreads>(q, a.q + work.row * a.q_token + head * a.q_head, a.q_token, work.row_end - work.row);
-  fetch_rows<kThreads>(k, keys + (first + tile * kKeys) * a.k_token, a.k_token, end - first - tile * kKeys);
+  fetch_rows<kThreads>(k, keys, a.k_token, there);
   cp_async_commit();
 
-  const int row = warp * kM * 16;           // of the tile, this warp's first
-  const int64_t warp_row = work.row + row;  // of the whole
+  const int row = warp * kM * 16;  // of the tile, this warp's first
+  const bool exists = work.row + row < work.row_end;
+  const int window = static_cast<int>(a.window);
   const float scale = a.scale * kLog2E;
   float out[kM][D / 8][4] = {};
   float maximum[kM][2], sum[kM][2];  // of rows lane / 4 and lane / 4 + 8 of each 16; sums of this lane's columns
@@ -64,31 +66,33 @@ __global__ void __launch_bounds__(kThreads, 2) attention_forward_kernel(ForwardA
     sum[m][0] = sum[m][1] = 0.0f;
   }
 
-  for (; tile >= 0; --tile) {
-    const int64_t key = first + tile * kKeys;
-    // Rows of this warp that exist and see a key of the tile. (Keys before `first` of a window are masked.)
-    const bool busy = warp_row < work.row_end && key <= warp_row + kM * 16 - 1;
+  // How far the warp's first row is behind the tile's first key.
+  int distance = static_cast<int>(work.row + row - last_key);
+  for (; tile >= 0; --tile, distance += kKeys) {
+    const bool busy = exists && distance > -kM * 16;  // some row of the warp sees a key of the tile
     cp_async_wait<0>();
     __syncthreads();  // keys are there; values are no longer needed
-    fetch_rows<kThreads>(v, values + key * a.v_token, a.v_token, end - key);
+    fetch_rows<kThreads>(v, values, a.v_token, there);
     cp_async_commit();
+    values -= kKeys * a.v_token;
+    keys -= kKeys * a.k_token;
+    there = kKeys;
     float s[kM][kKeys / 8][4] = {};
     if (busy) multiply_rows<kM, kKeys>(s, q, row, k);
     cp_async_wait<0>();
     __syncthreads();  // values are there; keys are no longer needed
-    if (tile > 0) fetch_rows<kThreads>(k, keys + (key - kKeys) * a.k_token, a.k_token, kKeys);
+    if (tile > 0) fetch_rows<kThreads>(k, keys, a.k_token, kKeys);
     cp_async_commit();
     if (!busy) continue;
 
-    const bool masked = key + kKeys - 1 > warp_row || (a.window > 0 && warp_row + kM * 16 - 1 - key >= a.window);
+    const bool masked = distance < kKeys - 1 || (window > 0 && distance + kM * 16 - 1 >= window);
     UNROLL
     for (int m = 0; m < kM; ++m) {
       UNROLL
       for (int h = 0; h < 2; ++h) {
-        if (masked) {
-          const int64_t query = warp_row + m * 16 + h * 8 + lane / 4;
-          const int64_t last = query - key;                              // columns up to here, and
-          const int64_t least = a.window > 0 ? last - a.window + 1 : 0;  // from here on
+        if (masked) {  // columns [least, last] are seen
+          const int last = distance + m * 16 + h * 8 + lane / 4;
+          const int least = window > 0 ? last - window + 1 : 0;
           UNROLL
           for (int n = 0; n < kKeys / 8; ++n) {
             const int column = n * 8 + lane % 4 * 2;
@@ -125,7 +129,8 @@ __global__ void __launch_bounds__(kThreads, 2) attention_forward_kernel(ForwardA
   }
   cp_async_wait<0>();
 
-  if (warp_row >= work.row_end) return;
+  if (!exists) return;
+  const int64_t warp_row = work.row + row;
   UNROLL
   for (int m = 0; m < kM; ++m) {
     UNROLL

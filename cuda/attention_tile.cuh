@@ -1,6 +1,6 @@
 // The pieces of the attention kernels: tiles of rows in shared memory, products of tiles, who may look at whom.
 //
-// A tile is [Rows][D] 16-bit values in chunks of 8 (16 bytes). Chunk c of row r stands at place c ^ (r % 8), so that
+// A tile is [Rows][D] 16-bit values in chunks of 8 (16 bytes). Chunk c of row r stands at place c ^ (r & 7), so that
 // the eight rows that one phase of ldmatrix reads lie in different banks.
 #pragma once
 #include "cuda/device.cuh"
@@ -11,40 +11,51 @@ constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
 template <class T, int D, int Rows>
 struct Tile {
-  static constexpr int kChunks = D / 8, kElements = Rows * D;
+  static constexpr int kChunks = D / 8, kElements = Rows * D, kRowBytes = D * static_cast<int>(sizeof(T));
   T* data;
-  DEVICE T* at(int row, int chunk) const { return data + row * D + ((chunk ^ (row % 8)) * 8); }
+  DEVICE static constexpr int place(int row, int chunk) { return row * D + ((chunk ^ (row & 7)) * 8); }
+  DEVICE T* at(int row, int chunk) const { return data + place(row, chunk); }
+  // The address of chunk 2 i + j of rows 8 m + row, as address(row, j) ^ (32 i) + 8 m kRowBytes: tiles are aligned to
+  // their rows, so that the exclusive or meets the chunk's bits only.
+  DEVICE SharedAddress address(int row, int chunk) const {
+    return SharedAddress(data) + static_cast<uint32_t>(place(row, chunk) * static_cast<int>(sizeof(T)));
+  }
 };
 
 // Starts to copy rows [0, rows) of a matrix with `stride` elements a row into the tile, zeros below.
 template <int Threads, class T, int D, int Rows>
 DEVICE void fetch_rows(const Tile<T, D, Rows>& tile, const T* from, int64_t stride, int64_t rows) {
   constexpr int kPass = Threads / Tile<T, D, Rows>::kChunks;  // rows at a time
-  static_assert(Rows % kPass == 0);
+  static_assert(Rows % kPass == 0 && kPass % 8 == 0);
   const int thread = static_cast<int>(threadIdx.x), chunk = thread % Tile<T, D, Rows>::kChunks;
   const int first = thread / Tile<T, D, Rows>::kChunks;
+  const int there = static_cast<int>(smaller<int64_t>(rows, Rows));
+  const SharedAddress to = tile.address(first, chunk);
   const T* mine = from + first * stride + chunk * 8;
   UNROLL
   for (int i = 0; i < Rows / kPass; ++i) {
-    const int row = first + i * kPass;
-    const bool valid = row < rows;
-    cp_async16(tile.at(row, chunk), valid ? mine + i * kPass * stride : from, valid);
+    const bool valid = first + i * kPass < there;
+    cp_async16(to + static_cast<uint32_t>(i * kPass * Tile<T, D, Rows>::kRowBytes), valid ? mine : from, valid);
+    mine += kPass * stride;
   }
 }
 
 // acc [16 M][N] += a [rows from `row`][D] b[N][D]^T. Accumulators as mma gives them: acc[m][n] is a block of 16 x 8.
 template <int M, int N, class T, int D, int RowsA>
 DEVICE void multiply_rows(float (&acc)[M][N / 8][4], const Tile<T, D, RowsA>& a, int row, const Tile<T, D, N>& b) {
+  constexpr uint32_t kBlock = 16 * Tile<T, D, N>::kRowBytes;  // 16 rows
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const SharedAddress at_a = a.address(row + lane % 16, lane / 16);
+  const SharedAddress at_b = b.address(lane / 16 * 8 + lane % 8, lane / 8 % 2);
   UNROLL
   for (int k = 0; k < D / 16; ++k) {
     uint32_t fa[M][4];
     UNROLL
-    for (int m = 0; m < M; ++m) ldmatrix_x4(fa[m], a.at(row + m * 16 + lane % 16, 2 * k + lane / 16));
+    for (int m = 0; m < M; ++m) ldmatrix_x4(fa[m], (at_a ^ (32u * k)) + m * kBlock);
     UNROLL
     for (int n = 0; n < N / 16; ++n) {
       uint32_t fb[4];
-      ldmatrix_x4(fb, b.at(n * 16 + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
+      ldmatrix_x4(fb, (at_b ^ (32u * k)) + n * kBlock);
       const uint32_t left[2] = {fb[0], fb[1]}, right[2] = {fb[2], fb[3]};
       UNROLL
       for (int m = 0; m < M; ++m) {
@@ -58,7 +69,9 @@ DEVICE void multiply_rows(float (&acc)[M][N / 8][4], const Tile<T, D, RowsA>& a,
 // acc [16 M][D] += p [16 M][K] b[K][D], with p in the registers where multiply_rows left its result.
 template <int M, int K, class T, int D>
 DEVICE void multiply_columns(float (&acc)[M][D / 8][4], const float (&p)[M][K / 8][4], const Tile<T, D, K>& b) {
+  constexpr uint32_t kBlock = 16 * Tile<T, D, K>::kRowBytes;  // 16 rows
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const SharedAddress at_b = b.address(lane % 16, lane / 16);
   UNROLL
   for (int k = 0; k < K / 16; ++k) {
     uint32_t fa[M][4];
@@ -73,7 +86,7 @@ DEVICE void multiply_columns(float (&acc)[M][D / 8][4], const float (&p)[M][K / 
     UNROLL
     for (int n = 0; n < D / 16; ++n) {
       uint32_t fb[4];
-      ldmatrix_x4_trans(fb, b.at(k * 16 + lane % 16, 2 * n + lane / 16));
+      ldmatrix_x4_trans(fb, (at_b ^ (32u * n)) + k * kBlock);
       const uint32_t left[2] = {fb[0], fb[1]}, right[2] = {fb[2], fb[3]};
       UNROLL
       for (int m = 0; m < M; ++m) {

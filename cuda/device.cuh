@@ -6,12 +6,13 @@
 //   __global__, DEVICE, HOST_DEVICE, UNROLL    kernels, device functions, functions of both, an unrolled loop
 //   launch(kernel, grid, block, shared_bytes, stream, args...)          in place of <<<>>>; throws when it fails
 //   STATIC_SMEM(T, name, n)                    T name[n] in shared memory, in place of __shared__
-//   DYN_SMEM(name)                             unsigned char* name: the launch's shared_bytes, 128-byte aligned
+//   DYN_SMEM(name)                             unsigned char* name: the launch's shared_bytes, 1024-byte aligned
 //   smem_take<T>(cursor, n)                    T[n] cut from it (whole 16 bytes); on the host a red zone follows
 //   __syncthreads(), __syncwarp(mask), bar_sync(id, threads)            id 1..15, threads a multiple of 32
 //   __shfl_sync, __shfl_xor_sync, __shfl_up_sync, __shfl_down_sync, __ballot_sync, __any_sync, __all_sync
 //   atomicAdd, atomicMax, atomicExch, atomicCAS
 //   ldmatrix_x4(r, row), ldmatrix_x4_trans(r, row)                      row: 16 bytes of shared memory a lane
+//   SharedAddress(p) + bytes, ^ bits           an address for ldmatrix and cp_async in one register, cheap to vary
 //   mma_m16n8k16<T>(d, a, b, c)                T bf16 or fp16, float32 sums; fragments as in docs/kernels.md
 //   cp_async16(dst, src, valid)                16 bytes global to shared; zeros, src untouched, when not valid
 //   cp_async4(dst, src, valid)                 4 bytes

@@ -12,8 +12,8 @@
 #define DEVICE __device__ __forceinline__
 #define HOST_DEVICE __host__ __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
-#define DYN_SMEM(name)                                                    \
-  extern __shared__ __align__(128) unsigned char longlora_dynamic_smem[]; \
+#define DYN_SMEM(name)                                                     \
+  extern __shared__ __align__(1024) unsigned char longlora_dynamic_smem[]; \
   unsigned char* name = longlora_dynamic_smem
 #define STATIC_SMEM(T, name, n) __shared__ T name[n]
 
@@ -53,21 +53,31 @@ DEVICE float fast_log2(float x) {
   return __log2f(x);
 }
 
-DEVICE uint32_t shared_address(const void* p) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
-}
+struct SharedAddress {
+  uint32_t at;
+  DEVICE explicit SharedAddress(const void* p) : at(static_cast<uint32_t>(__cvta_generic_to_shared(p))) {}
+  DEVICE SharedAddress(uint32_t address, bool) : at(address) {}
+  DEVICE SharedAddress operator+(uint32_t bytes) const { return {at + bytes, true}; }
+  DEVICE SharedAddress operator^(uint32_t bits) const { return {at ^ bits, true}; }
+};
 
-DEVICE void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
+DEVICE void ldmatrix_x4(uint32_t (&r)[4], SharedAddress row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(shared_address(row))
+               : "r"(row.at)
                : "memory");
 }
-DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
+DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], SharedAddress row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(shared_address(row))
+               : "r"(row.at)
                : "memory");
+}
+DEVICE void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
+  ldmatrix_x4(r, SharedAddress(row));
+}
+DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
+  ldmatrix_x4_trans(r, SharedAddress(row));
 }
 
 template <class T>
@@ -88,15 +98,21 @@ DEVICE void mma_m16n8k16<fp16>(float (&d)[4], const uint32_t (&a)[4], const uint
 }
 
 // A source size of 0 makes the hardware write zeros without reading `src`.
-DEVICE void cp_async16(void* dst, const void* src, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(dst)),
-               "l"(__cvta_generic_to_global(src)), "r"(valid ? 16 : 0)
+DEVICE void cp_async16(SharedAddress dst, const void* src, bool valid) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst.at), "l"(__cvta_generic_to_global(src)),
+               "r"(valid ? 16 : 0)
                : "memory");
 }
-DEVICE void cp_async4(void* dst, const void* src, bool valid) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(dst)),
-               "l"(__cvta_generic_to_global(src)), "r"(valid ? 4 : 0)
+DEVICE void cp_async4(SharedAddress dst, const void* src, bool valid) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(dst.at), "l"(__cvta_generic_to_global(src)),
+               "r"(valid ? 4 : 0)
                : "memory");
+}
+DEVICE void cp_async16(void* dst, const void* src, bool valid) {
+  cp_async16(SharedAddress(dst), src, valid);
+}
+DEVICE void cp_async4(void* dst, const void* src, bool valid) {
+  cp_async4(SharedAddress(dst), src, valid);
 }
 DEVICE void cp_async_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");

@@ -58,7 +58,7 @@ struct Take {
   size_t offset, bytes;
 };
 
-constexpr size_t kRedZone = 128;
+constexpr size_t kRedZone = 256;  // keeps what is cut aligned as it was
 constexpr unsigned char kPoison = 0xff, kCanary = 0xa5;
 constexpr size_t kSharedLimit = 163 * 1024;  // what one block may have on sm_80
 

@@ -158,6 +158,21 @@ inline float fast_log2(float x) {
   return std::log2(x);
 }
 
+struct SharedAddress {
+  void* at;
+  explicit SharedAddress(const void* p) : at(const_cast<void*>(p)) {}
+  SharedAddress operator+(uint32_t bytes) const { return SharedAddress(static_cast<unsigned char*>(at) + bytes); }
+  SharedAddress operator^(uint32_t bits) const {
+    return SharedAddress(reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(at) ^ bits));
+  }
+};
+
+inline void ldmatrix_x4(uint32_t (&r)[4], SharedAddress row, LONGLORA_HERE) {
+  host::ldmatrix(r, row.at, false, file, line);
+}
+inline void ldmatrix_x4_trans(uint32_t (&r)[4], SharedAddress row, LONGLORA_HERE) {
+  host::ldmatrix(r, row.at, true, file, line);
+}
 inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, LONGLORA_HERE) {
   host::ldmatrix(r, row, false, file, line);
 }
@@ -175,6 +190,12 @@ inline void cp_async16(void* dst, const void* src, bool valid, LONGLORA_HERE) {
 }
 inline void cp_async4(void* dst, const void* src, bool valid, LONGLORA_HERE) {
   host::copy_async(dst, src, 4, valid, "cp_async4", file, line);
+}
+inline void cp_async16(SharedAddress dst, const void* src, bool valid, LONGLORA_HERE) {
+  host::copy_async(dst.at, src, 16, valid, "cp_async16", file, line);
+}
+inline void cp_async4(SharedAddress dst, const void* src, bool valid, LONGLORA_HERE) {
+  host::copy_async(dst.at, src, 4, valid, "cp_async4", file, line);
 }
 inline void cp_async_commit() {
   host::commit_copies();

@@ -10,7 +10,7 @@ namespace longlora::cuda::host {
 namespace {
 
 constexpr size_t kStaticLimit = 48 * 1024;        // as on a GPU
-constexpr size_t kStaticArea = 2 * kStaticLimit;  // and its red zones
+constexpr size_t kStaticArea = 3 * kStaticLimit;  // and its red zones
 constexpr size_t kMaxTakes = 64;
 constexpr size_t kDynamicSlack = (kMaxTakes + 1) * kRedZone;
 
