@@ -92,6 +92,5 @@ if(CUDA_RUNTIME)
   compile_with_nvcc(cuda_test_objects ${kernel_test_kernels} ${CMAKE_SOURCE_DIR}/test/kernels/gpu/memory.cu)
   add_executable(longlora_kernel_tests_gpu EXCLUDE_FROM_ALL test/kernels/gpu/main.cpp ${cuda_test_objects}
                  ${kernel_host_sources} $<TARGET_OBJECTS:longlora_kernel_test_objects>)
-  target_link_libraries(longlora_kernel_tests_gpu PRIVATE longlora_flags longlora_cuda Catch2::Catch2 ${CUDA_RUNTIME}
-                        Threads::Threads ${CMAKE_DL_LIBS} rt)
+  target_link_libraries(longlora_kernel_tests_gpu PRIVATE longlora_flags longlora_cuda Catch2::Catch2)
 endif()
