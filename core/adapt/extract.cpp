@@ -256,6 +256,7 @@ ExtractReport run(const ExtractOptions& options, const ExtractPlan& plan, const 
   progress(total, total, "writing");
   const bool context = plan.base.rope != plan.tuned.rope || plan.base.max_positions != plan.tuned.max_positions;
   if (report.rank == 0 && plan.whole.empty() && !context) {
+    work.remove();
     input_error("{}: holds the same weights as {}: there is nothing to extract", options.tuned.string(),
                 options.base.string());
   }
@@ -282,10 +283,14 @@ ExtractReport extract(const ExtractOptions& options,
     work.remove();
     return report;
   } catch (const Error& error) {
-    if (error.code() == Exit::input) work.remove();  // the input must change, and then nothing of this counts
-    if (error.code() != Exit::failed) throw;
-    fail("{}; the finished matrices are kept in {}: the same command goes on from there, or remove the folder",
-         error.what(), work.folder().string());
+    if (work.empty()) {
+      work.remove();
+      throw;
+    }
+    if (error.code() != Exit::failed && error.code() != Exit::input) throw;
+    throw Error(error.code(), fmt::format("{}; the finished matrices are kept in {}: the same command goes on from "
+                                          "there; for another one, or other inputs, remove the folder",
+                                          error.what(), work.folder().string()));
   }
 }
 

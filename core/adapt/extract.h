@@ -54,7 +54,7 @@ struct ExtractReport {
 // `progress` gets weights done and in all, and the module at work.
 // Exit 2: `out` exists or is one of the inputs; a `.NAME.extract` of another command; an embedding that cannot be LoRA.
 // Exit 3: models that do not fit together, naming the key or the tensor; nothing differs; values that are not finite.
-// Exit 1: cannot write. Exit 75 at a signal. Finished matrices are kept in the last two cases.
+// Exit 1: cannot write. Exit 75 at a signal. Whatever the error, finished matrices are kept.
 ExtractReport extract(const ExtractOptions& options,
                       const std::function<void(int64_t done, int64_t total, const std::string& module)>& progress);
 

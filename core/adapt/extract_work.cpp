@@ -1,5 +1,7 @@
 #include "core/adapt/extract_work.h"
 
+#include <algorithm>
+
 #include "core/base/error.h"
 #include "core/model/tensors.h"
 
@@ -75,6 +77,12 @@ std::optional<ExtractedMatrix> ExtractWork::find(const std::string& module) cons
 
 io::SafetensorsFile ExtractWork::open(const std::string& module) const {
   return io::SafetensorsFile(file(module));
+}
+
+bool ExtractWork::empty() const {
+  std::error_code gone;  // counts as empty
+  return std::none_of(fs::directory_iterator(folder_, gone), fs::directory_iterator(),
+                      [](const auto& entry) { return entry.path().extension() == ".safetensors"; });
 }
 
 void ExtractWork::remove() const {

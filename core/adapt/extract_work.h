@@ -28,7 +28,8 @@ class ExtractWork {
   [[nodiscard]] io::SafetensorsFile open(const std::string& module) const;  // tensors "a" and "b"
 
   [[nodiscard]] const fs::path& folder() const { return folder_; }
-  void remove() const;  // the whole folder
+  [[nodiscard]] bool empty() const;  // no matrix was saved
+  void remove() const;               // the whole folder
 
  private:
   [[nodiscard]] fs::path file(const std::string& module) const;

@@ -390,8 +390,6 @@ TEST_CASE("models that do not fit together are refused with the key or the tenso
                            }); }, "is [24, 17]"},
       {[](const Pair& p) { Pair::change(p.tuned, [](Tensors& t) { t[kNorm] = at::ones({16}, at::kInt); }); },
        "unquantized"},
-      {[](const Pair& p) { Pair::change(p.tuned, [](Tensors& t) { t[kQ0 + ".weight"][3][2] = std::nan(""); }); },
-       "'" + kQ0 + "' holds values that are no finite numbers"},
       {[](const Pair& p) {
          for (const fs::path& folder : {p.base, p.tuned}) {
            Pair::change(folder, [&](Tensors& t) { t[kQ0 + ".bias"] = at::full({16}, folder == p.base ? 0.0F : 1.0F); });
@@ -442,6 +440,40 @@ TEST_CASE("a stopped extraction goes on to the same files", "[extract]") {
   CHECK(report.matrices.size() == 14);
   check_same_files(p.out, whole);
   CHECK(files_of(p.temporary.path()) == std::vector<std::string>{"base", "out", "tuned", "whole"});
+}
+
+TEST_CASE("an error in the input loses no finished matrix", "[extract]") {
+  const Pair p;
+  p.tune({"proj"});
+  const fs::path work = p.temporary.path() / ".out.extract";
+  const auto finished = [&] {
+    std::map<std::string, std::string> files;
+    for (const std::string& name : files_of(work)) {
+      if (name.ends_with(".safetensors")) files[name] = read_file(work / name);
+    }
+    return files;
+  };
+  const auto error = [&] {
+    try {
+      (void)adapt::extract(p.options(4), kSilent);
+    } catch (const Error& thrown) {
+      CHECK(thrown.code() == Exit::input);
+      return std::string(thrown.what());
+    }
+    return std::string("none");
+  };
+  Pair::change(p.tuned, [](Tensors& t) { t[kUp1 + ".weight"][3][2] = std::nan(""); });
+  CHECK_THAT(error(), Catch::Contains("'" + kUp1 + "' holds values that are no finite numbers") &&
+                          Catch::Contains("finished matrices are kept in " + work.string()));
+  const auto before = finished();
+  CHECK(before.size() == 9);  // all of the first layer, two of the second
+  CHECK_THAT(error(), Catch::Contains(kUp1));
+  CHECK(finished() == before);
+  CHECK_FALSE(fs::exists(p.out));
+
+  const Pair first;  // nothing was finished: nothing is left
+  Pair::change(first.tuned, [](Tensors& t) { t["model.layers.0.mlp.down_proj.weight"][3][2] = std::nan(""); });
+  CHECK_THAT(first.refusal(first.options()), Catch::EndsWith("no finite numbers"));
 }
 
 TEST_CASE("a signal or a kill in the middle of extract-lora, and the same command again", "[extract][program]") {
