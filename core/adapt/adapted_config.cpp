@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "core/base/error.h"
-#include "core/io/context_record.h"
 #include "core/model/weights.h"
 
 namespace longlora::adapt {
@@ -27,7 +26,8 @@ std::vector<size_t> find_below(std::span<const io::Adapter> before, const io::Co
 AdaptedConfig adapted_config(const model::Config& base, const io::TensorStore& weights,
                              std::span<const io::Adapter> adapters, const AdaptOptions& options) {
   model::check_weights(weights, base);
-  AdaptedConfig adapted{base, "", {}, {}, {}};
+  AdaptedConfig adapted{base, "", "", {}, {}, {}, {}};
+  if (!adapters.empty()) adapted.fingerprint = io::model_fingerprint(weights);
   size_t settings_of = 0;  // the adapter whose context settings are taken
   model::Config& config = adapted.config;
   for (size_t i = 0; i < adapters.size(); ++i) {
@@ -41,10 +41,10 @@ AdaptedConfig adapted_config(const model::Config& base, const io::TensorStore& w
       config.vocab_size = rows;
     }
     config.tie_embeddings = config.tie_embeddings && adapter.keeps_tied();
-    const auto record = io::read_context_record(adapter.folder());
+    const auto& record = adapted.records.emplace_back(io::read_context_record(adapter.folder()));
     adapted.on.push_back(record ? find_below(adapters.first(i), *record) : std::vector<size_t>());
     const bool whole = record && adapted.on[i].size() == record->stacked_on.size();
-    adapted.of_this_base.push_back(whole && record->base_fingerprint == io::model_fingerprint(weights));
+    adapted.of_this_base.push_back(whole && record->base_fingerprint == adapted.fingerprint);
     if (!record) continue;
     const std::string where = (adapter.folder() / io::kContextRecordFile).string();
     const bool counts = options.brings_context.empty() || options.brings_context[i];
@@ -56,7 +56,7 @@ AdaptedConfig adapted_config(const model::Config& base, const io::TensorStore& w
           "recipe model.stack_on)",
           where, below, record->stacked_on.size() == 1 ? "that one" : "these, in this order,");
     }
-    if (!record->base_fingerprint.empty() && record->base_fingerprint != io::model_fingerprint(weights)) {
+    if (!record->base_fingerprint.empty() && record->base_fingerprint != adapted.fingerprint) {
       if (!options.other_bases) {
         input_error(
             "{}: the adapter was trained on another base than {}: on '{}'; 'longlora merge' can put it on a model "

@@ -1,11 +1,13 @@
 // What a base model and its adapters are together: the one place where an adapter's context settings (longlora.json) come
 // in, for training, evaluation and merging alike.
 #pragma once
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "core/io/adapter.h"
+#include "core/io/context_record.h"
 #include "core/model/config.h"
 
 namespace longlora::adapt {
@@ -13,9 +15,10 @@ namespace longlora::adapt {
 struct AdaptedConfig {
   model::Config config;  // the base's, with the adapters' RoPE settings and length, untied where an adapter unties it
   std::string whence;    // longlora.json that the context settings are from; empty: the base's own stayed
-  std::vector<std::string> strangers;  // a line for every adapter that was trained on another base
-  std::vector<bool>
-      of_this_base;  // of each adapter whether its longlora.json says that it was trained on this very base
+  std::string fingerprint;                                // of the base's weights; empty without an adapter
+  std::vector<std::optional<io::ContextRecord>> records;  // of each adapter what its longlora.json says
+  std::vector<bool> of_this_base;                         // ... and whether that is: trained on this very base
+  std::vector<std::string> strangers;                     // a line for every adapter that was trained on another
   std::vector<std::vector<size_t>>
       on;  // of each adapter, which of those before it were on the base when it was trained
 };

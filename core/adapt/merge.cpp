@@ -18,7 +18,6 @@
 #include "core/base/error.h"
 #include "core/base/pages.h"
 #include "core/base/signal.h"
-#include "core/io/context_record.h"
 #include "core/model/config.h"
 #include "core/model/tensors.h"
 
@@ -232,7 +231,7 @@ std::vector<std::string> notes_of(const MergeOptions& options, const AdaptedConf
       notes.push_back(fmt::format("{}: {} tensors that it brings whole (norms, embedding, head) replace this model's",
                                   folder, adapters[i].replaced().size()));
     }
-    if (options.adapters[i].weight < 0 && io::read_context_record(adapters[i].folder()))
+    if (options.adapters[i].weight < 0 && adapted.records[i])
       notes.push_back(fmt::format("{} is taken out; RoPE and context length stay as this model has them", folder));
     const auto embed = adapters[i].replaced().find(kEmbed);
     if (embed != adapters[i].replaced().end() && embed->second.shape[0] > adapted.config.vocab_size) {
@@ -349,7 +348,7 @@ MergeReport merge(const MergeOptions& options, const std::function<void(int64_t,
     if (config.vocab_size > base_config.vocab_size && text::Tokenizer::is_in(adapter.folder()))
       copy_companions(adapter.folder(), out.path(), config.covered_length());
   }
-  write_model_card(options, adapted, base, out.path());
+  write_model_card(options, adapted, adapters, out.path());
   check_result(out.path(), expected, config);
   if (options.check) options.check(out.path());
   out.commit();

@@ -2,7 +2,6 @@
 
 #include "core/base/file.h"
 #include "core/base/version.h"
-#include "core/io/context_record.h"
 
 namespace longlora::adapt {
 namespace {
@@ -15,18 +14,18 @@ std::string name_of_folder(const fs::path& folder) {
 
 }  // namespace
 
-void write_model_card(const MergeOptions& options, const AdaptedConfig& adapted, const io::TensorStore& base,
+void write_model_card(const MergeOptions& options, const AdaptedConfig& adapted, std::span<const io::Adapter> adapters,
                       const fs::path& folder) {
   std::string text = fmt::format(
       "---\nbase_model: {}\ntags:\n- long-context\n- longlora\n---\n\n# {}\n\n"
       "`{}` (fingerprint {}) with these adapters, merged and rounded once by {}.\n\n"
       "| adapter | weight | rank | trained at | base when trained |\n|---|---|---|---|---|\n",
       name_of_folder(options.model), name_of_folder(options.out), name_of_folder(options.model),
-      io::model_fingerprint(base), version_line());
-  for (const WeightedAdapter& adapter : options.adapters) {
-    const io::AdapterConfig config = io::read_adapter_config(adapter.folder);
-    const auto record = io::read_context_record(adapter.folder);
-    text += fmt::format("| {} | {} | {} | {} | {} |\n", name_of_folder(adapter.folder), adapter.weight, config.rank,
+      adapted.fingerprint, version_line());
+  for (size_t i = 0; i < adapters.size(); ++i) {
+    const auto& record = adapted.records[i];
+    text += fmt::format("| {} | {} | {} | {} | {} |\n", name_of_folder(adapters[i].folder()),
+                        options.adapters[i].weight, adapters[i].config().rank,
                         record ? fmt::format("{} tokens", record->context_length) : "not recorded",
                         record ? record->base_fingerprint : "not recorded");
   }

@@ -5,7 +5,7 @@
 
 namespace longlora::adapt {
 
-void write_model_card(const MergeOptions& options, const AdaptedConfig& adapted, const io::TensorStore& base,
+void write_model_card(const MergeOptions& options, const AdaptedConfig& adapted, std::span<const io::Adapter> adapters,
                       const std::filesystem::path& folder);
 
 }  // namespace longlora::adapt
