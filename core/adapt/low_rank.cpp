@@ -14,7 +14,12 @@ namespace {
 // the sum, a quarter of a unit in the last place of a bfloat16.
 constexpr double kSmall = 0x1p-10;
 
-// The factors of some rows of one part, in float32.
+// How many of the rows [first, first + rows) the change has: fewer where its vocabulary is smaller than the model's.
+int64_t rows_in(const io::Adapter::LowRank& lora, int64_t first, int64_t rows) {
+  return std::clamp<int64_t>(lora.rows() - first, 0, rows);
+}
+
+// The factors of some rows of one part, in float32; zero in rows that it does not have.
 struct Factors {
   at::Tensor left, right;  // [rows, r], [r, columns]; contiguous
   double scale;
@@ -22,7 +27,10 @@ struct Factors {
   Factors(const WeightedLowRank& part, int64_t first, int64_t rows) : scale(part.lora->scale * part.weight) {
     const at::Tensor a = model::as_tensor(part.lora->a), b = model::as_tensor(part.lora->b);
     const bool embedding = part.lora->embedding;
-    left = (embedding ? a.narrow(1, first, rows).t() : b.narrow(0, first, rows)).to(at::kFloat).contiguous();
+    const int64_t own = rows_in(*part.lora, first, rows);
+    const int64_t begin = std::min(first, part.lora->rows());
+    left = (embedding ? a.narrow(1, begin, own).t() : b.narrow(0, begin, own)).to(at::kFloat).contiguous();
+    if (own < rows) left = at::constant_pad_nd(left, {0, 0, 0, rows - own});
     right = (embedding ? b.t() : a).to(at::kFloat).contiguous();
   }
   [[nodiscard]] at::Tensor bounds() const {  // of |left_i| |right_j|, for each row i
@@ -94,8 +102,13 @@ void add_low_rank(const at::Tensor& w, std::span<const WeightedLowRank> parts, i
   constexpr int64_t kBlockElements = 1 << 17;  // a change stays in a core's cache
   TORCH_CHECK(w.scalar_type() == out.scalar_type() && w.is_contiguous() && out.is_contiguous());
   if (parts.empty() || w.numel() == 0) return;
-  const int64_t rows = w.size(0), columns = w.size(1), row_bytes = columns * w.element_size();
+  const int64_t columns = w.size(1), row_bytes = columns * w.element_size();
   const bool bfloat16 = w.scalar_type() == at::kBFloat16;
+  int64_t rows = 0;
+  for (const WeightedLowRank& part : parts) rows = std::max(rows, rows_in(*part.lora, first, w.size(0)));
+  if (!w.is_same(out) && rows < w.size(0))
+    out.narrow(0, rows, w.size(0) - rows).copy_(w.narrow(0, rows, w.size(0) - rows));
+  if (rows == 0) return;
   std::vector<Factors> factors;
   at::Tensor small = at::zeros({rows}, at::kFloat);
   for (const WeightedLowRank& part : parts) small.add_(factors.emplace_back(part, first, rows).bounds(), kSmall);
@@ -122,9 +135,11 @@ void add_low_rank(const at::Tensor& w, std::span<const WeightedLowRank> parts, i
 }
 
 void rescale_rows(at::Tensor& w, const io::Adapter::LowRank& lora, int64_t first) {
-  if (!lora.magnitude) return;
-  const at::Tensor magnitude = model::as_tensor(*lora.magnitude).narrow(0, first, w.size(0)).to(at::kDouble);
-  w.mul_((magnitude / at::linalg_vector_norm(w, 2, {1}, false, at::kDouble)).unsqueeze(1).to(w.scalar_type()));
+  const int64_t rows = rows_in(lora, first, w.size(0));
+  if (!lora.magnitude || rows == 0) return;
+  const at::Tensor magnitude = model::as_tensor(*lora.magnitude).narrow(0, first, rows).to(at::kDouble);
+  at::Tensor own = w.narrow(0, 0, rows);
+  own.mul_((magnitude / at::linalg_vector_norm(own, 2, {1}, false, at::kDouble)).unsqueeze(1).to(w.scalar_type()));
 }
 
 }  // namespace longlora::adapt

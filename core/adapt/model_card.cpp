@@ -20,8 +20,8 @@ void write_model_card(const MergeOptions& options, const AdaptedConfig& adapted,
       "---\nbase_model: {}\ntags:\n- long-context\n- longlora\n---\n\n# {}\n\n"
       "`{}` (fingerprint {}) with these adapters, merged and rounded once by {}.\n\n"
       "| adapter | weight | rank | trained at | base when trained |\n|---|---|---|---|---|\n",
-      name_of_folder(options.model), name_of_folder(options.out), name_of_folder(options.model),
-      adapted.fingerprint, version_line());
+      name_of_folder(options.model), name_of_folder(options.out), name_of_folder(options.model), adapted.fingerprint,
+      version_line());
   for (size_t i = 0; i < adapters.size(); ++i) {
     const auto& record = adapted.records[i];
     text += fmt::format("| {} | {} | {} | {} | {} |\n", name_of_folder(adapters[i].folder()),

@@ -202,12 +202,12 @@ void Adapter::check_against(const TensorStore& base, bool tied_embeddings) const
       const std::vector<std::string> known = base.names();
       input_error("{}: has LoRA for '{}', which {} does not have{}", where, module, of, did_you_mean(name, known));
     }
-    const std::vector<int64_t> own =
-        lora.embedding ? std::vector{lora.a.shape[1], lora.b.shape[0]} : std::vector{lora.b.shape[0], lora.a.shape[1]};
-    if (base.at(name).shape != own) {
-      const bool vocabulary = module == "lm_head" || module == "model.embed_tokens";
+    const std::vector<int64_t> own = {lora.rows(), lora.columns()}, &shape = base.at(name).shape;
+    const bool vocabulary = (name == kEmbed || name == kHead) && shape.size() == 2 && shape[1] == own[1];
+    if (shape != own && !(vocabulary && vocabulary_ == Vocabulary::overlap)) {
       input_error("{}: LoRA for '{}' is for a matrix of {}, in {} it is {}{}", where, module, shape_text(own), of,
-                  shape_text(base.at(name).shape), vocabulary ? " (merge --embed skip leaves it out)" : "");
+                  shape_text(shape),
+                  vocabulary ? " (merge --embed overlap changes the rows that both have, skip leaves it out)" : "");
     }
   }
   for (const auto& [name, view] : replaced_) {

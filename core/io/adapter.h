@@ -69,6 +69,9 @@ class Adapter {
     double scale;
     bool embedding;                       // a [r, vocab], b [hidden, r]; else a [r, in], b [out, r]
     std::optional<TensorView> magnitude;  // DoRA's, [out]
+
+    [[nodiscard]] int64_t rows() const { return embedding ? a.shape[1] : b.shape[0]; }  // of the matrix that it changes
+    [[nodiscard]] int64_t columns() const { return embedding ? b.shape[0] : a.shape[1]; }
   };
 
   // Exit 3 naming file and tensor: an unknown kind of tensor, half a pair, a rank that is not the config's. Pickles
