@@ -1,5 +1,4 @@
 // `longlora extract-lora`: what a fine-tune changed, as an adapter.
-#include <cmath>
 #include <optional>
 
 #include <fmt/ranges.h>
@@ -116,15 +115,12 @@ double relative(double norm, double residual) {
 }
 
 struct Total {
-  double norm = 0, residual = 0;
   int64_t same = 0, limited = 0, ranks = 0;
 };
 
 Total total_of(const adapt::ExtractReport& report, const adapt::SvdGoal& goal) {
   Total total;
   for (const adapt::ExtractedMatrix& m : report.matrices) {
-    total.norm = std::hypot(total.norm, m.norm);
-    total.residual = std::hypot(total.residual, m.residual);
     total.same += m.rank == 0;
     total.ranks += m.rank;
     const bool limit = goal.loss > 0 && m.rank == goal.max_rank;
@@ -146,9 +142,9 @@ nlohmann::ordered_json to_json(const adapt::ExtractReport& report, const Total& 
   }
   return {{"matrices", matrices},
           {"rank", report.rank},
-          {"norm", total.norm},
-          {"residual", relative(total.norm, total.residual)},
-          {"energy", share_kept(total.norm, total.residual)},
+          {"norm", report.norm},
+          {"residual", relative(report.norm, report.residual)},
+          {"energy", share_kept(report.norm, report.residual)},
           {"unchanged", total.same},
           {"at_max_rank", total.limited},
           {"parameters", report.parameters},
@@ -170,7 +166,7 @@ void print(const adapt::ExtractReport& report, const Total& total, const adapt::
   };
   for (const adapt::ExtractedMatrix& m : report.matrices)
     row(m.module, fmt::format("{} x {}", m.shape[0], m.shape[1]), m.rank, m.norm, m.residual);
-  row("total", "", total.ranks, total.norm, total.residual);
+  row("total", "", total.ranks, report.norm, report.residual);
   fmt::print(
       "\n{}: {}, {} parameters, {}\n", options.out.string(),
       options.portable ? fmt::format("rank {} everywhere", report.rank) : fmt::format("ranks up to {}", report.rank),

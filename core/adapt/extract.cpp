@@ -148,8 +148,13 @@ std::vector<std::string> target_modules(const std::set<std::string>& modules, co
   return {targets.begin(), targets.end()};
 }
 
-void write_context(const ExtractOptions& options, const ExtractPlan& plan, const ordered_json& settings,
-                   const fs::path& folder) {
+void write_context(const ExtractOptions& options, const ExtractPlan& plan, const ExtractReport& report,
+                   const ordered_json& settings, const fs::path& folder) {
+  // merge() says from these how far its result is from the tuned model.
+  const ordered_json origin = {{"extracted_from", options.tuned.string()},
+                               {"residual", report.norm > 0 ? report.residual / report.norm : 0},
+                               {"left_out", report.left_out},
+                               {"settings", settings}};
   const io::ContextRecord record{.version = version_line(),
                                  .context_length = plan.tuned.covered_length(),
                                  .max_positions = plan.tuned.max_positions,
@@ -157,7 +162,7 @@ void write_context(const ExtractOptions& options, const ExtractPlan& plan, const
                                  .group_size = 0,
                                  .base_model = options.base.string(),
                                  .base_fingerprint = settings.at("base"),
-                                 .recipe = {{"extracted_from", options.tuned.string()}, {"settings", settings}}};
+                                 .recipe = origin};
   io::write_context_record(record, folder);
 }
 
@@ -214,7 +219,7 @@ void write_adapter(const ExtractOptions& options, const ExtractPlan& plan, const
   AtomicFolder out(options.out, options.overwrite);
   io::write_safetensors(out.path() / "adapter_model.safetensors", std::move(sources));
   io::write_adapter_config(config, out.path() / "adapter_config.json");
-  write_context(options, plan, settings, out.path());
+  write_context(options, plan, report, settings, out.path());
   check_result(out.path(), plan, base);
   out.commit();
 }
@@ -250,7 +255,10 @@ ExtractReport run(const ExtractOptions& options, const ExtractPlan& plan, const 
     } else {
       report.matrices.push_back(factorize(matrix, options, work, buffer, between));
     }
-    report.rank = std::max(report.rank, report.matrices.back().rank);
+    const ExtractedMatrix& made = report.matrices.back();
+    report.rank = std::max(report.rank, made.rank);
+    report.norm = std::hypot(report.norm, made.norm);
+    report.residual = std::hypot(report.residual, made.residual);
     done += matrix.base.count();
   }
   progress(total, total, "writing");

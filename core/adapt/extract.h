@@ -43,6 +43,7 @@ struct ExtractedMatrix {
 
 struct ExtractReport {
   std::vector<ExtractedMatrix> matrices;
+  double norm = 0, residual = 0;             // as a matrix's, of all together
   int64_t rank = 0;                          // highest; the rank of all under --portable
   int64_t parameters = 0, bytes = 0;         // of the adapter, whole tensors included
   int64_t resumed = 0;                       // matrices that a run before this one had finished

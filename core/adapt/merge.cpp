@@ -9,6 +9,10 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <optional>
+
+#include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
 
 #include "core/adapt/adapted_config.h"
 #include "core/adapt/companions.h"
@@ -221,6 +225,26 @@ void check_vocabulary(const MergeOptions& options, const AdaptedConfig& adapted,
   (void)open_tokenizer(options.model, config);  // must not have more tokens
 }
 
+// How far a model made of a base and what was extracted against it is from the fine-tune, as extract() measured it.
+std::optional<std::string> distance_note(const MergeOptions& options, const AdaptedConfig& adapted) {
+  const bool whole = options.adapters.size() == 1 && options.adapters.front().weight == 1 && adapted.of_this_base[0];
+  if (!whole || options.embed.value_or(io::Vocabulary::whole) != io::Vocabulary::whole) return std::nullopt;
+  const nlohmann::ordered_json& origin = adapted.records[0]->recipe;
+  if (!origin.is_object() || !origin.contains("extracted_from") || !origin.contains("residual")) return std::nullopt;
+  try {
+    const double residual = origin.at("residual");
+    const std::vector<std::string> left_out = origin.at("left_out");
+    std::string note = fmt::format(
+        "{} was extracted from '{}'; before rounding the result differs from that by {:.3g} % of its matrices' change "
+        "(Frobenius norm)",
+        options.adapters.front().folder.string(), origin.at("extracted_from").get<std::string>(), 100 * residual);
+    if (!left_out.empty()) note += fmt::format("; not carried over: {}", fmt::join(left_out, "; "));
+    return note;
+  } catch (const nlohmann::ordered_json::exception& error) {
+    input_error("{}: {}", (options.adapters.front().folder / io::kContextRecordFile).string(), error.what());
+  }
+}
+
 // What is worth knowing of the result, a line each.
 std::vector<std::string> notes_of(const MergeOptions& options, const AdaptedConfig& adapted,
                                   const std::vector<io::Adapter>& adapters, const model::Config& base) {
@@ -239,6 +263,7 @@ std::vector<std::string> notes_of(const MergeOptions& options, const AdaptedConf
                                   adapted.config.vocab_size, embed->second.shape[0]));
     }
   }
+  if (const auto note = distance_note(options, adapted)) notes.push_back(*note);
   if (adapted.config.vocab_size > base.vocab_size)
     notes.push_back(fmt::format("the vocabulary grew from {} to {} rows", base.vocab_size, adapted.config.vocab_size));
   return notes;

@@ -190,6 +190,38 @@ TEST_CASE("the residuals are those of the factors as written, in their type", "[
   }
 }
 
+TEST_CASE("merging an extracted adapter into its base says how far the result is from the tuned model", "[extract]") {
+  const Pair p;
+  p.tune({"proj", "norm"});
+  adapt::ExtractOptions options = p.options(3);
+  options.norms = false;
+  (void)adapt::extract(options, kSilent);
+  adapt::MergeOptions merge = {.model = p.base, .adapters = {{p.out}}, .out = p.merged, .dtype = io::DType::f32};
+  const adapt::MergeReport report = adapt::merge(merge, kQuiet);
+  const Tensors base = tensors_of(p.base), tuned = tensors_of(p.tuned), merged = tensors_of(p.merged);
+  double change = 0, distance = 0;
+  for (const auto& [name, tensor] : tuned) {
+    if (name.find("proj") == name.npos) continue;
+    const at::Tensor t = tensor.to(at::kDouble);
+    change += (t - base.at(name).to(at::kDouble)).square().sum().item<double>();
+    distance += (t - merged.at(name).to(at::kDouble)).square().sum().item<double>();
+  }
+  REQUIRE(report.notes.size() == 1);
+  const std::string note = report.notes.front();
+  CHECK_THAT(note, Catch::Contains("from '" + p.tuned.string() + "'") &&
+                       Catch::EndsWith("not carried over: 5 norms that differ"));
+  const size_t percent = note.find("that by ");
+  REQUIRE(percent != note.npos);
+  CHECK(std::stod(note.substr(percent + 8)) == Approx(100 * std::sqrt(distance / change)).epsilon(0.01));
+
+  merge.overwrite = true;
+  merge.adapters.front().weight = 0.5;  // another model than that
+  CHECK(adapt::merge(merge, kQuiet).notes.empty());
+  Pair::change(p.base, [](Tensors& t) { t[kQ0 + ".weight"][0][0] += 1; });
+  merge.adapters.front().weight = 1;
+  for (const std::string& other : adapt::merge(merge, kQuiet).notes) CHECK_THAT(other, !Catch::Contains("differs"));
+}
+
 TEST_CASE("ranks chosen per matrix stand in rank_pattern and alpha_pattern with scale 1", "[extract]") {
   const Pair p;
   p.tune({"proj"});
