@@ -68,6 +68,15 @@ DEVICE Stage<T, D> take_stage(unsigned char*& cursor) {
           smem_take<float>(cursor, kRows)};
 }
 
+// Member by member, so that it stays in registers.
+template <class T, int D>
+DEVICE Stage<T, D> choose(bool first, const Stage<T, D>& a, const Stage<T, D>& b) {
+  return {{first ? a.q.data : b.q.data},
+          {first ? a.dout.data : b.dout.data},
+          first ? a.lse : b.lse,
+          first ? a.delta : b.delta};
+}
+
 template <class T, int D>
 constexpr size_t key_shared_bytes() {
   return 2 * kKeyTile * D * sizeof(T) + 4 * kRows * D * sizeof(T) + 4 * kRows * sizeof(float);
@@ -88,7 +97,7 @@ __global__ void __launch_bounds__(kThreads, 1) key_value_gradient_kernel(Backwar
   const int64_t past_heads = (kv_head + 1) * a.group;
   // Queries [work.key, stop) of a head may see a key of the tile.
   const auto stop_of = [&](int64_t head) {
-    const int64_t end = work.row_end[head < a.plain_heads ? 0 : 1];
+    const int64_t end = head < a.plain_heads ? work.row_end[0] : work.row_end[1];
     return a.window > 0 ? smaller(end, work.key_end - 1 + a.window) : end;
   };
   const auto fetch = [&](int64_t head, int64_t row, const Stage<T, D>& to) {
@@ -116,14 +125,14 @@ __global__ void __launch_bounds__(kThreads, 1) key_value_gradient_kernel(Backwar
   float dk[1][D / 8][4] = {}, dv[1][D / 8][4] = {};
   int64_t head = kv_head * a.group, row = work.key;
   for (bool at_even = true; head < past_heads; at_even = !at_even) {
-    const Stage<T, D> now = at_even ? even : odd;
+    const Stage<T, D> now = choose(at_even, even, odd);
     int64_t next_head = head, next_row = row + kRows;
     const int64_t stop = stop_of(head);
     if (next_row >= stop) {
       ++next_head;
       next_row = work.key;
     }
-    fetch(next_head, next_row, at_even ? odd : even);
+    fetch(next_head, next_row, choose(at_even, odd, even));
     cp_async_wait<1>();
     __syncthreads();  // this stage is there
     const bool busy =
