@@ -1,0 +1,154 @@
+// How fast the attention kernels are on this GPU: longlora_kernel_bench [tokens ...]. Heads and sizes of Llama-2 7B
+// (32 x 128) and Llama-3 8B (32 / 8 x 128) in bfloat16, S2-Attn with groups of a quarter, and full attention. Prints milliseconds and
+// TFLOP/s as FlashAttention counts them: 4 D operations a visible pair forward, 10 D backward.
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cuda/attention.h"
+
+using namespace longlora::cuda;
+
+namespace {
+
+void check(cudaError_t status) {
+  if (status != cudaSuccess) throw std::runtime_error(cudaGetErrorString(status));
+}
+
+template <class T>
+class DeviceArray {
+ public:
+  explicit DeviceArray(size_t n) : bytes_(n * sizeof(T)) { check(cudaMalloc(&data_, bytes_)); }
+  explicit DeviceArray(const std::vector<T>& from) : DeviceArray(from.size()) {
+    check(cudaMemcpy(data_, from.data(), bytes_, cudaMemcpyHostToDevice));
+  }
+  ~DeviceArray() { cudaFree(data_); }
+  DeviceArray(const DeviceArray&) = delete;
+  DeviceArray& operator=(const DeviceArray&) = delete;
+  [[nodiscard]] T* data() const { return static_cast<T*>(data_); }
+
+ private:
+  size_t bytes_;
+  void* data_ = nullptr;
+};
+
+// Small numbers without a pattern, so that the chip switches as many bits as it does in training.
+__global__ void fill(bf16* x, int64_t n) {
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
+    uint64_t bits = (i + 1) * 0x9e3779b97f4a7c15ULL;
+    bits ^= bits >> 29;
+    x[i].bits = static_cast<uint16_t>((bits & 0x80ff) | 0x3f00);  // 0.5 to 2, either sign
+  }
+}
+
+// The shortest of several runs, in milliseconds.
+template <class Body>
+double milliseconds(Body&& body) {
+  cudaEvent_t begin, end;
+  check(cudaEventCreate(&begin));
+  check(cudaEventCreate(&end));
+  body();  // warm
+  double best = 1e30;
+  for (int i = 0; i < 5; ++i) {
+    check(cudaEventRecord(begin));
+    body();
+    check(cudaEventRecord(end));
+    check(cudaEventSynchronize(end));
+    float ms = 0;
+    check(cudaEventElapsedTime(&ms, begin, end));
+    best = ms < best ? ms : best;
+  }
+  check(cudaEventDestroy(begin));
+  check(cudaEventDestroy(end));
+  return best;
+}
+
+std::vector<int64_t> cut(int64_t tokens, int64_t first, int64_t step) {
+  std::vector<int64_t> boundaries = {0};
+  for (int64_t at = first; at < tokens; at += step) boundaries.push_back(at);
+  boundaries.push_back(tokens);
+  return boundaries;
+}
+
+double pairs(const std::vector<int64_t>& cut) {
+  double sum = 0;
+  for (size_t i = 0; i + 1 < cut.size(); ++i) {
+    const double n = static_cast<double>(cut[i + 1] - cut[i]);
+    sum += n * (n + 1) / 2;
+  }
+  return sum;
+}
+
+void measure(int64_t tokens, int64_t kv_heads, int64_t group) {
+  constexpr int64_t kHeads = 32, kSize = 128;
+  AttentionShape shape;
+  shape.tokens = tokens;
+  shape.heads = kHeads;
+  shape.kv_heads = kv_heads;
+  shape.plain_heads = kHeads / 2;
+  shape.head_size = kSize;
+  shape.scale = 0.08838834764f;
+  const std::vector<int64_t> plain = cut(tokens, group, group), shifted = cut(tokens, group / 2, group);
+  const bool full = group >= tokens;
+  const AttentionSchedule schedule = attention_schedule(shape, plain, full ? plain : shifted);
+  const DeviceArray<QueryTile> query_tiles(schedule.query_tiles);
+  const DeviceArray<KeyTile> key_tiles(schedule.key_tiles);
+  const QueryWork queries{query_tiles.data(), static_cast<int64_t>(schedule.query_tiles.size()), schedule.query_heads};
+  const KeyWork keys{key_tiles.data(), static_cast<int64_t>(schedule.key_tiles.size()), schedule.key_heads};
+
+  const int64_t row = (kHeads + 2 * kv_heads) * kSize;  // q, k and v side by side, as the layer has them
+  const DeviceArray<bf16> qkv(tokens * row), grads(tokens * row), out(tokens * kHeads * kSize),
+      dout(tokens * kHeads * kSize);
+  const DeviceArray<float> lse(tokens * kHeads), delta(tokens * kHeads);
+  fill<<<1024, 256>>>(qkv.data(), tokens * row);
+  fill<<<1024, 256>>>(dout.data(), tokens * kHeads * kSize);
+  const auto view = [&](const DeviceArray<bf16>& x, int64_t head) {
+    return ConstHeads{x.data() + head * kSize, row, kSize};
+  };
+  const auto target = [&](int64_t head) { return Heads{grads.data() + head * kSize, row, kSize}; };
+  const Heads out_target{out.data(), kHeads * kSize, kSize};
+  const ConstHeads out_view{out.data(), kHeads * kSize, kSize}, dout_view{dout.data(), kHeads * kSize, kSize};
+
+  const double forward = milliseconds([&] {
+    attention_forward(shape, queries, view(qkv, 0), view(qkv, kHeads), view(qkv, kHeads + kv_heads), out_target,
+                      lse.data(), nullptr);
+  });
+  const double backward = milliseconds([&] {
+    attention_backward(shape, queries, keys, dout_view, view(qkv, 0), view(qkv, kHeads), view(qkv, kHeads + kv_heads),
+                       out_view, lse.data(), delta.data(), target(0), target(kHeads), target(kHeads + kv_heads),
+                       nullptr);
+  });
+  const double work = kHeads / 2 * (pairs(plain) + pairs(full ? plain : shifted)) * kSize * 1e-9;  // TFLOP in a ms
+  std::printf("%7lld  %-5s %2lld/%-2lld  %9.3f %7.1f  %9.3f %7.1f\n", static_cast<long long>(tokens),
+              full ? "full" : "S2", static_cast<long long>(kHeads), static_cast<long long>(kv_heads), forward,
+              4 * work / forward, backward, 10 * work / backward);
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    cudaDeviceProp device;
+    check(cudaGetDeviceProperties(&device, 0));
+    std::printf("%s, bfloat16, head size 128\n tokens         heads   forward ms  TFLOP/s  backward ms TFLOP/s\n",
+                device.name);
+    std::vector<int64_t> lengths;
+    for (int i = 1; i < argc; ++i) lengths.push_back(std::atoll(argv[i]));
+    if (lengths.empty()) lengths = {8192, 16384, 32768, 65536, 102400};
+    for (const int64_t tokens : lengths) {
+      for (const int64_t kv_heads : {32, 8}) {
+        measure(tokens, kv_heads, tokens / 4);
+        measure(tokens, kv_heads, tokens);
+      }
+    }
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "longlora_kernel_bench: %s\n", error.what());
+    return 1;
+  }
+}
