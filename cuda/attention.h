@@ -6,8 +6,9 @@
 //   s_ij = scale q_i . k_j  for keys j of i's segment with j <= i and (window == 0 or i - j < window)
 //   out_i = sum_j p_ij v_j,  p_ij = exp(s_ij - lse_i),  lse_i = log sum_j exp(s_ij)
 //
-// The backward pass is deterministic: one kernel holds a tile of keys and adds up dk, dv over all queries of all heads
-// that read it, another holds a tile of queries and adds up dq. No atomic operations.
+// Backward, one kernel holds a tile of keys and adds up dk and dv over all queries of all heads that read it. dq is either
+// added up by a second kernel that holds a tile of queries (deterministic: every sum has its order), or by the first
+// one with atomic operations in float32, which saves two of seven products.
 //
 // Sums are float32; p and ds are rounded to the element type before the second products, as in FlashAttention-2. lse is
 // float32, so gradients need |scale q . k| below about 2^20 to mean anything.
@@ -83,10 +84,11 @@ struct KeyWork {
 void attention_forward(const AttentionShape& shape, const QueryWork& work, const ConstHeads& q, const ConstHeads& k,
                        const ConstHeads& v, const Heads& out, float* lse, Stream stream);
 
-// Writes dq, dk, dv in full. delta: [heads, T] float32 to work in (rows of out . dout).
+// Writes dq, dk, dv in full. To work in: delta [heads, T] float32 (rows of out . dout), and dq_sum [T, heads, D] float32
+// for atomic sums of dq, or null for the deterministic way.
 void attention_backward(const AttentionShape& shape, const QueryWork& query_work, const KeyWork& key_work,
                         const ConstHeads& dout, const ConstHeads& q, const ConstHeads& k, const ConstHeads& v,
-                        const ConstHeads& out, const float* lse, float* delta, const Heads& dq, const Heads& dk,
-                        const Heads& dv, Stream stream);
+                        const ConstHeads& out, const float* lse, float* delta, float* dq_sum, const Heads& dq,
+                        const Heads& dk, const Heads& dv, Stream stream);
 
 }  // namespace longlora::cuda

@@ -1,12 +1,11 @@
-// The backward pass of attention.h, in three kernels without atomic operations:
+// The backward pass of attention.h (FlashAttention-2, section 3.1, has the formulas):
 //
 //   delta_i = out_i . dout_i
 //   a block holds kKeyTile keys and goes over the queries of all heads that read them:
 //     p = exp(scale q.k - lse), ds = p (dout.v - delta);  dv += p^T dout, dk += scale ds^T q
-//   a block holds kQueryTile queries and goes over their keys:  dq += scale ds k
-//
-// Scores are computed twice, which is the price of a fixed order of all sums (FlashAttention-2, section 3.1, has the
-// formulas). Products are transposed where a block holds keys (rows are keys, columns queries), so that p and ds stay in
+//   deterministic: a block holds kQueryTile queries and goes over their keys, computing p and ds again:  dq += scale ds k
+//   else: the block that holds keys adds ds k to dq_sum by atomic operations; dq is dq_sum times scale, rounded.
+// Products are transposed where a block holds keys (rows are keys, columns queries), so that p and ds stay in
 // the registers in which the tensor cores left them.
 #include "cuda/attention.h"
 #include "cuda/attention_launch.cuh"
@@ -25,6 +24,7 @@ struct BackwardArguments {
   const T *dout, *q, *k, *v, *out;
   const float* lse;
   float* delta;
+  float* dq_sum;  // [tokens, heads, D]
   T *dq, *dk, *dv;
   int64_t dout_token, dout_head, q_token, q_head, k_token, k_head, v_token, v_head, out_token, out_head;
   int64_t dq_token, dq_head, dk_token, dk_head, dv_token, dv_head;
@@ -77,12 +77,36 @@ DEVICE Stage<T, D> choose(bool first, const Stage<T, D>& a, const Stage<T, D>& b
           first ? a.delta : b.delta};
 }
 
-template <class T, int D>
+template <class T, int D, bool Atomic>
 constexpr size_t key_shared_bytes() {
-  return 2 * kKeyTile * D * sizeof(T) + 4 * kRows * D * sizeof(T) + 4 * kRows * sizeof(float);
+  return 2 * kKeyTile * D * sizeof(T) + 4 * kRows * D * sizeof(T) + 4 * kRows * sizeof(float) +
+         (Atomic ? kKeyTile * kRows * sizeof(T) : 0);
 }
 
+// dq_sum[rows] += ds^T[keys][rows]^T k[keys][D]: a warp has 16 of the rows and half of the columns.
 template <class T, int D>
+DEVICE void add_query_gradient(const Tile<T, kRows, kKeyTile>& ds, const Tile<T, D, kKeyTile>& k, float* dq_sum,
+                               int64_t stride, int rows) {
+  static_assert(kWarps == 8 && kRows == 64);
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int row = warp / 2 * 16, column = warp % 2 * (D / 2);
+  if (row >= rows) return;
+  float sum[D / 16][4] = {};
+  multiply_transposed<D / 2>(sum, ds, row, k, column);
+  UNROLL
+  for (int h = 0; h < 2; ++h) {
+    const int mine = row + h * 8 + lane / 4;
+    float* to = dq_sum + mine * stride + column + lane % 4 * 2;
+    if (mine >= rows) continue;
+    UNROLL
+    for (int n = 0; n < D / 16; ++n) {
+      atomicAdd(to + n * 8, sum[n][2 * h]);
+      atomicAdd(to + n * 8 + 1, sum[n][2 * h + 1]);
+    }
+  }
+}
+
+template <class T, int D, bool Atomic>
 __global__ void __launch_bounds__(kThreads, 1) key_value_gradient_kernel(BackwardArguments<T> a) {
   const KeyTile work = a.key_tiles[blockIdx.x / a.heads_per_key_tile];
   const int64_t index = blockIdx.x % a.heads_per_key_tile, kv_head = work.kv_head + index;
@@ -93,6 +117,7 @@ __global__ void __launch_bounds__(kThreads, 1) key_value_gradient_kernel(Backwar
   unsigned char* cursor = memory;
   const Tile<T, D, kKeyTile> k{smem_take<T>(cursor, kKeyTile * D)}, v{smem_take<T>(cursor, kKeyTile * D)};
   const Stage<T, D> even = take_stage<T, D>(cursor), odd = take_stage<T, D>(cursor);
+  const Tile<T, kRows, kKeyTile> ds_tile{Atomic ? smem_take<T>(cursor, kKeyTile * kRows) : nullptr};
 
   const int64_t past_heads = (kv_head + 1) * a.group;
   // Queries [work.key, stop) of a head may see a key of the tile.
@@ -137,14 +162,15 @@ __global__ void __launch_bounds__(kThreads, 1) key_value_gradient_kernel(Backwar
     __syncthreads();  // this stage is there
     const bool busy =
         warp_key < work.key_end && row + kRows - 1 >= warp_key && (a.window == 0 || row - (warp_key + 15) < a.window);
+    const int rows = static_cast<int>(smaller<int64_t>(stop - row, kRows));
+    float ds[1][kRows / 8][4] = {};
     if (busy) {
-      float p[1][kRows / 8][4] = {}, ds[1][kRows / 8][4] = {};
+      float p[1][kRows / 8][4] = {};
       multiply_rows<1, kRows>(p, k, warp * 16, now.q);
       const bool masked =
           row < warp_key + 15 || row + kRows > stop || (a.window > 0 && row + kRows - 1 - warp_key >= a.window);
       // Columns of this lane that key lane / 4 (and 8 more, for the lower half) is seen by: [first, end).
       const int first = static_cast<int>(warp_key - row) + lane / 4;
-      const int rows = static_cast<int>(smaller<int64_t>(stop - row, kRows));
       const int reach = a.window > 0 ? static_cast<int>(smaller<int64_t>(a.window, 4 * kKeyTile)) : 4 * kKeyTile;
       UNROLL
       for (int n = 0; n < kRows / 8; ++n) {
@@ -171,6 +197,11 @@ __global__ void __launch_bounds__(kThreads, 1) key_value_gradient_kernel(Backwar
       }
       multiply_columns<1, kRows>(dv, p, now.dout);
       multiply_columns<1, kRows>(dk, ds, now.q);
+    }
+    if (Atomic) {
+      put_rows(ds[0], ds_tile, warp * 16);
+      __syncthreads();  // all of ds is there
+      add_query_gradient(ds_tile, k, a.dq_sum + (row * a.heads + head) * D, a.heads * D, rows);
     }
     __syncthreads();  // this stage is no longer needed
     head = next_head;
@@ -269,21 +300,47 @@ __global__ void __launch_bounds__(kThreads, 1) query_gradient_kernel(BackwardArg
   store_rows(dq, scales, q, row, a.dq + warp_row * a.dq_token + head * a.dq_head, a.dq_token, end - warp_row);
 }
 
+// A warp for each row of dq_sum: zeros before, dq after.
+template <class T, int D>
+__global__ void __launch_bounds__(kThreads) clear_sum_kernel(BackwardArguments<T> a) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+  if (row >= a.tokens * a.heads) return;
+  float2* sum = reinterpret_cast<float2*>(a.dq_sum + row * D);
+  for (int i = static_cast<int>(threadIdx.x) % kWarp; i < D / 2; i += kWarp) sum[i] = make_float2(0.0f, 0.0f);
+}
+template <class T, int D>
+__global__ void __launch_bounds__(kThreads) round_sum_kernel(BackwardArguments<T> a) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+  if (row >= a.tokens * a.heads) return;
+  const float2* sum = reinterpret_cast<const float2*>(a.dq_sum + row * D);
+  uint32_t* dq = reinterpret_cast<uint32_t*>(a.dq + row / a.heads * a.dq_token + row % a.heads * a.dq_head);
+  for (int i = static_cast<int>(threadIdx.x) % kWarp; i < D / 2; i += kWarp) {
+    dq[i] = pack2<T>(sum[i].x * a.scale, sum[i].y * a.scale);
+  }
+}
+
 template <class T, int D>
 void backward(const BackwardArguments<T>& a, int64_t query_tiles, int64_t key_tiles, Stream stream) {
-  launch(delta_kernel<T, D>, grid_of(ceil_div(a.tokens * a.heads, kWarps)), dim3(kThreads), 0, stream, a);
-  launch(key_value_gradient_kernel<T, D>, grid_of(key_tiles * a.heads_per_key_tile), dim3(kThreads),
-         key_shared_bytes<T, D>(), stream, a);
-  launch(query_gradient_kernel<T, D>, grid_of(query_tiles * a.heads_per_query_tile), dim3(kThreads),
-         query_shared_bytes<T, D>(), stream, a);
+  const dim3 threads(kThreads), rows = grid_of(ceil_div(a.tokens * a.heads, kWarps));
+  const dim3 key_blocks = grid_of(key_tiles * a.heads_per_key_tile);
+  launch(delta_kernel<T, D>, rows, threads, 0, stream, a);
+  if (a.dq_sum != nullptr) {
+    launch(clear_sum_kernel<T, D>, rows, threads, 0, stream, a);
+    launch(key_value_gradient_kernel<T, D, true>, key_blocks, threads, key_shared_bytes<T, D, true>(), stream, a);
+    launch(round_sum_kernel<T, D>, rows, threads, 0, stream, a);
+  } else {
+    launch(key_value_gradient_kernel<T, D, false>, key_blocks, threads, key_shared_bytes<T, D, false>(), stream, a);
+    launch(query_gradient_kernel<T, D>, grid_of(query_tiles * a.heads_per_query_tile), threads,
+           query_shared_bytes<T, D>(), stream, a);
+  }
 }
 
 }  // namespace
 
 void attention_backward(const AttentionShape& shape, const QueryWork& query_work, const KeyWork& key_work,
                         const ConstHeads& dout, const ConstHeads& q, const ConstHeads& k, const ConstHeads& v,
-                        const ConstHeads& out, const float* lse, float* delta, const Heads& dq, const Heads& dk,
-                        const Heads& dv, Stream stream) {
+                        const ConstHeads& out, const float* lse, float* delta, float* dq_sum, const Heads& dq,
+                        const Heads& dk, const Heads& dv, Stream stream) {
   check_heads("dout", dout.data, dout.token, dout.head);
   check_heads("q", q.data, q.token, q.head);
   check_heads("k", k.data, k.token, k.head);
@@ -315,6 +372,7 @@ void attention_backward(const AttentionShape& shape, const QueryWork& query_work
     a.dv = static_cast<T*>(dv.data), a.dv_token = dv.token, a.dv_head = dv.head;
     a.lse = lse;
     a.delta = delta;
+    a.dq_sum = dq_sum;
     backward<T, decltype(size)::value>(a, query_work.count, key_work.count, stream);
   });
 }

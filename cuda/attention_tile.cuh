@@ -97,6 +97,42 @@ DEVICE void multiply_columns(float (&acc)[M][D / 8][4], const float (&p)[M][K / 
   }
 }
 
+// Leaves 16 rows of accumulators [16][N] in rows [row, row + 16) of a tile, rounded.
+template <class T, int N, int Rows>
+DEVICE void put_rows(const float (&acc)[N / 8][4], const Tile<T, N, Rows>& tile, int row) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  UNROLL
+  for (int n = 0; n < N / 8; ++n) {
+    UNROLL
+    for (int h = 0; h < 2; ++h) {
+      T* at = tile.at(row + h * 8 + lane / 4, n) + lane % 4 * 2;
+      *reinterpret_cast<uint32_t*>(at) = pack2<T>(acc[n][2 * h], acc[n][2 * h + 1]);
+    }
+  }
+}
+
+// acc [16][N] += a^T b for columns [column_a, + 16) of a[K][DA] and [column_b, + N) of b[K][DB]; both multiples of 16.
+template <int N, class T, int K, int DA, int DB>
+DEVICE void multiply_transposed(float (&acc)[N / 8][4], const Tile<T, DA, K>& a, int column_a, const Tile<T, DB, K>& b,
+                                int column_b) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const SharedAddress at_a = a.address(lane / 16 * 8 + lane % 8, lane / 8 % 2) ^ (2u * column_a);
+  const SharedAddress at_b = b.address(lane % 16, lane / 16) ^ (2u * column_b);
+  UNROLL
+  for (int k = 0; k < K / 16; ++k) {
+    uint32_t fa[4];
+    ldmatrix_x4_trans(fa, at_a + k * 16u * Tile<T, DA, K>::kRowBytes);
+    UNROLL
+    for (int n = 0; n < N / 16; ++n) {
+      uint32_t fb[4];
+      ldmatrix_x4_trans(fb, (at_b ^ (32u * n)) + k * 16u * Tile<T, DB, K>::kRowBytes);
+      const uint32_t left[2] = {fb[0], fb[1]}, right[2] = {fb[2], fb[3]};
+      mma_m16n8k16<T>(acc[2 * n], fa, left, acc[2 * n]);
+      mma_m16n8k16<T>(acc[2 * n + 1], fa, right, acc[2 * n + 1]);
+    }
+  }
+}
+
 // Writes the warp's own 16 M rows of accumulators, times a factor each, to `to`, through rows of a tile that this warp
 // alone uses: 16 bytes a lane. factor[m][h] is for rows m * 16 + h * 8 + lane / 4. rows: how many exist.
 template <int M, class T, int D, int Rows>

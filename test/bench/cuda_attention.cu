@@ -104,7 +104,7 @@ void measure(int64_t tokens, int64_t kv_heads, int64_t group) {
   const int64_t row = (kHeads + 2 * kv_heads) * kSize;  // q, k and v side by side, as the layer has them
   const DeviceArray<bf16> qkv(tokens * row), grads(tokens * row), out(tokens * kHeads * kSize),
       dout(tokens * kHeads * kSize);
-  const DeviceArray<float> lse(tokens * kHeads), delta(tokens * kHeads);
+  const DeviceArray<float> lse(tokens * kHeads), delta(tokens * kHeads), dq_sum(tokens * kHeads * kSize);
   fill<<<1024, 256>>>(qkv.data(), tokens * row);
   fill<<<1024, 256>>>(dout.data(), tokens * kHeads * kSize);
   const auto view = [&](const DeviceArray<bf16>& x, int64_t head) {
@@ -118,15 +118,16 @@ void measure(int64_t tokens, int64_t kv_heads, int64_t group) {
     attention_forward(shape, queries, view(qkv, 0), view(qkv, kHeads), view(qkv, kHeads + kv_heads), out_target,
                       lse.data(), nullptr);
   });
-  const double backward = milliseconds([&] {
+  const auto backward = [&](float* sum) {
     attention_backward(shape, queries, keys, dout_view, view(qkv, 0), view(qkv, kHeads), view(qkv, kHeads + kv_heads),
-                       out_view, lse.data(), delta.data(), target(0), target(kHeads), target(kHeads + kv_heads),
+                       out_view, lse.data(), delta.data(), sum, target(0), target(kHeads), target(kHeads + kv_heads),
                        nullptr);
-  });
+  };
+  const double fast = milliseconds([&] { backward(dq_sum.data()); }), same = milliseconds([&] { backward(nullptr); });
   const double work = kHeads / 2 * (pairs(plain) + pairs(full ? plain : shifted)) * kSize * 1e-9;  // TFLOP in a ms
-  std::printf("%7lld  %-5s %2lld/%-2lld  %9.3f %7.1f  %9.3f %7.1f\n", static_cast<long long>(tokens),
+  std::printf("%7lld  %-5s %2lld/%-2lld  %9.3f %7.1f  %9.3f %7.1f  %9.3f %7.1f\n", static_cast<long long>(tokens),
               full ? "full" : "S2", static_cast<long long>(kHeads), static_cast<long long>(kv_heads), forward,
-              4 * work / forward, backward, 10 * work / backward);
+              4 * work / forward, fast, 10 * work / fast, same, 10 * work / same);
   std::fflush(stdout);
 }
 
@@ -136,8 +137,10 @@ int main(int argc, char** argv) {
   try {
     cudaDeviceProp device;
     check(cudaGetDeviceProperties(&device, 0));
-    std::printf("%s, bfloat16, head size 128\n tokens         heads   forward ms  TFLOP/s  backward ms TFLOP/s\n",
-                device.name);
+    std::printf(
+        "%s, bfloat16, head size 128\n tokens         heads   forward ms  TFLOP/s  backward ms TFLOP/s  "
+        "deterministic\n",
+        device.name);
     std::vector<int64_t> lengths;
     for (int i = 1; i < argc; ++i) lengths.push_back(std::atoll(argv[i]));
     if (lengths.empty()) lengths = {8192, 16384, 32768, 65536, 102400};

@@ -98,7 +98,7 @@ TEST_CASE("attention finds its way past 2^31 elements", "[attention][host]") {
   const KeyWork keys{schedule.key_tiles.data(), static_cast<int64_t>(schedule.key_tiles.size()), schedule.key_heads};
   attention_forward(shape, queries, in, in, in, target(out), lse.data(), nullptr);
   attention_backward(shape, queries, keys, in, in, in, in, {out.data(), kHeads * kSize, kSize}, lse.data(),
-                     delta.data(), target(dq), target(dk), target(dv), nullptr);
+                     delta.data(), nullptr, target(dq), target(dk), target(dv), nullptr);
 
   for (int64_t t = 0; t < kLast; ++t) {
     const float ours = lse.data()[(kHeads - 1) * kTokens + kTokens - kLast + t];

@@ -137,8 +137,9 @@ AttentionShape shape_of(const Case& c, const GroupPlan& plan, Element element) {
   return shape;
 }
 
+// atomic: dq by atomic sums.
 template <class T>
-test::Attention run_kernels(const Case& c, const Inputs& in) {
+test::Attention run_kernels(const Case& c, const Inputs& in, bool atomic = false) {
   const GroupPlan plan = c.plan();
   const AttentionShape shape = shape_of(c, plan, Numbers<T>::kElement);
   const AttentionSchedule schedule = attention_schedule(shape, plan.plain, plan.shifted);
@@ -163,10 +164,10 @@ test::Attention run_kernels(const Case& c, const Inputs& in) {
 
   Stacked<T> dout(tokens, heads, c.head_size), grads(tokens, heads + 2 * kv_heads, c.head_size);
   dout.put(in.dout, 0);
-  test::Array<float> delta(heads * tokens, NAN);
+  test::Array<float> delta(heads * tokens, NAN), dq_sum(atomic ? heads * tokens * c.head_size : 0, NAN);
   attention_backward(shape, queries, keys, dout.view(0), qkv.view(0), qkv.view(heads), qkv.view(heads + kv_heads),
-                     out.view(0), lse.data(), delta.data(), grads.target(0), grads.target(heads),
-                     grads.target(heads + kv_heads), nullptr);
+                     out.view(0), lse.data(), delta.data(), atomic ? dq_sum.data() : nullptr, grads.target(0),
+                     grads.target(heads), grads.target(heads + kv_heads), nullptr);
   test::finish();
   REQUIRE(grads.clean(heads + 2 * kv_heads));
   result.dq = grads.get(0, heads);
@@ -223,6 +224,7 @@ void check_random(const Case& c, uint64_t seed, double spread = 1) {
   INFO("seed " << seed << " spread " << spread);
   const Inputs in = random_inputs<T>(c, seed, spread);
   check<T>(c, in, run_kernels<T>(c, in));
+  if (std::is_same_v<T, bf16>) check<T>(c, in, run_kernels<T>(c, in, true));
 }
 
 }  // namespace
