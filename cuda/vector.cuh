@@ -1,0 +1,114 @@
+// What the elementwise kernels share: 16 bytes at a time, sums over a block, and the instance for an element type.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <type_traits>
+
+#include "cuda/device.cuh"
+#include "cuda/launch_error.h"
+
+namespace longlora::cuda {
+
+// N neighbouring elements, read and written in accesses of 16 bytes where N > 1 (the address must allow it).
+template <class T, int N>
+struct alignas(N == 1 ? alignof(T) : 16) Vector {
+  T at[N];
+};
+template <class T>
+constexpr int kVector = 16 / static_cast<int>(sizeof(T));
+
+template <int N, class T>
+DEVICE Vector<T, N> load(const T* from) {
+  return *reinterpret_cast<const Vector<T, N>*>(from);
+}
+template <int N, class T>
+DEVICE void load(const T* from, float (&x)[N]) {
+  const Vector<T, N> v = load<N>(from);
+  UNROLL
+  for (int i = 0; i < N; ++i) x[i] = to_float(v.at[i]);
+}
+template <class T, int N>
+DEVICE Vector<T, N> rounded(const float (&x)[N]) {
+  Vector<T, N> v;
+  if constexpr (sizeof(T) == 2 && N > 1) {
+    UNROLL
+    for (int i = 0; i < N; i += 2) {
+      const uint32_t bits = pack2<T>(x[i], x[i + 1]);
+      v.at[i] = {static_cast<uint16_t>(bits)};
+      v.at[i + 1] = {static_cast<uint16_t>(bits >> 16)};
+    }
+  } else {
+    UNROLL
+    for (int i = 0; i < N; ++i) v.at[i] = from_float<T>(x[i]);
+  }
+  return v;
+}
+template <class T, int N>
+DEVICE void store(T* to, const Vector<T, N>& v) {
+  *reinterpret_cast<Vector<T, N>*>(to) = v;
+}
+template <class T, int N>
+DEVICE void store(T* to, const float (&x)[N]) {
+  store(to, rounded<T>(x));
+}
+
+// a * b rounded to float32, which nvcc may not fuse into a sum that follows.
+DEVICE float product(float a, float b) {
+#ifdef __CUDACC__
+  return __fmul_rn(a, b);
+#else
+  return a * b;
+#endif
+}
+DEVICE float exponential(float x) {
+  return fast_exp2(x * 1.4426950408889634f);
+}
+
+// The sum of x over the block in every thread, in an order that depends on nothing but the number of threads. `room`:
+// kWarp floats of shared memory; a barrier must stand between two uses.
+DEVICE float block_sum(float x, float* room) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  x = warp_sum(x);
+  if (lane == 0) room[warp] = x;
+  __syncthreads();
+  return warp_sum(lane < static_cast<int>(blockDim.x) / kWarp ? room[lane] : 0.0f);
+}
+
+// Whether rows of T that begin at `data`, `stride` elements apart, allow accesses of 16 bytes.
+template <class T>
+bool allows_vectors(const T* data, int64_t stride) {
+  return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % kVector<T> == 0;
+}
+
+// Threads for `items` pieces of work: whole warps, at most `most`.
+inline unsigned threads_for(int64_t items, int64_t most) {
+  return static_cast<unsigned>(larger<int64_t>(1, ceil_div(smaller(items, most), kWarp)) * kWarp);
+}
+
+// body(a value of the element type)
+template <class Body>
+void for_element(Element element, Body&& body) {
+  switch (element) {
+    case Element::float32:
+      return body(float{});
+    case Element::bfloat16:
+      return body(bf16{});
+    case Element::float16:
+      return body(fp16{});
+  }
+}
+
+// body(integral_constant of the elements at a time): a vector's where `vectors`, else one.
+template <class T, class Body>
+void for_width(bool vectors, Body&& body) {
+  if (vectors) return body(std::integral_constant<int, kVector<T>>());
+  body(std::integral_constant<int, 1>());
+}
+
+inline void check_sizes(const char* kernel, int64_t rows, int64_t columns) {
+  if (rows >= 0 && columns > 0) return;
+  throw LaunchError(std::string(kernel) + ": " + std::to_string(rows) + " rows of " + std::to_string(columns));
+}
+
+}  // namespace longlora::cuda
