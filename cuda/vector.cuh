@@ -86,6 +86,25 @@ inline unsigned threads_for(int64_t items, int64_t most) {
   return static_cast<unsigned>(larger<int64_t>(1, ceil_div(smaller(items, most), kWarp)) * kWarp);
 }
 
+// Rows cut into pieces of one item (N elements) a thread, for kernels in which no thread needs another: the grid, and this
+// thread's place in it (item may lie past the row's end).
+struct RowPieces {
+  unsigned threads, per_row;
+  int64_t blocks;
+};
+inline RowPieces row_pieces(int64_t rows, int64_t items) {
+  const unsigned threads = threads_for(items, 256);
+  const int64_t per_row = ceil_div(items, threads);
+  return {threads, grid_of(per_row).x, rows * per_row};
+}
+struct RowPlace {
+  int64_t row, item;
+};
+DEVICE RowPlace row_place(unsigned per_row) {
+  const unsigned piece = blockIdx.x % per_row;
+  return {blockIdx.x / per_row, int64_t{piece} * blockDim.x + threadIdx.x};
+}
+
 // body(a value of the element type)
 template <class Body>
 void for_element(Element element, Body&& body) {

@@ -37,4 +37,15 @@ TEST_CASE("dropout depends on the seed and on the token's place in the step alon
   CHECK(ops::dropout(x, 0, {.seed = 5}).equal(x));
 }
 
+// The GPU's kernel draws the same: test/kernels/dropout_test.cpp.
+TEST_CASE("dropout draws the mask that it always drew", "[ops]") {
+  const at::Tensor y = ops::dropout(at::ones({3, 40}), 0.5, {.seed = 42, .first_token = 1000});
+  std::string mask;
+  for (int64_t i = 0; i < y.numel(); ++i) mask += y.view(-1)[i].item<float>() == 0 ? '.' : 'x';
+  CHECK(mask ==
+        "xx..xx..xxx.x.xxxx.x.xxx..xxx.x..xx.xx.."
+        "..x..x.xx..x...xx.x.x...x.x.xxx..x.....x"
+        "x..x..x..x.....xx.....xxxxx.xxx....x...x");
+}
+
 }  // namespace longlora
