@@ -16,7 +16,7 @@ __global__ void __launch_bounds__(256) swiglu_forward_kernel(SwigluForward a, un
   load(gate, g);
   load(gate + a.n, u);
   UNROLL
-  for (int j = 0; j < N; ++j) g[j] = g[j] / (1.0f + exponential(-g[j])) * u[j];
+  for (int j = 0; j < N; ++j) g[j] = g[j] / (1.0f + exponential<T>(-g[j])) * u[j];
   store(static_cast<T*>(a.m) + place.row * a.m_row + i, g);
 }
 
@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(256) swiglu_backward_kernel(SwigluBackward a, 
   load(static_cast<const T*>(a.dm) + place.row * a.dm_row + i, d);
   UNROLL
   for (int j = 0; j < N; ++j) {
-    const float sigmoid = 1.0f / (1.0f + exponential(-g[j])), silu = g[j] * sigmoid;
+    const float sigmoid = 1.0f / (1.0f + exponential<T>(-g[j])), silu = g[j] * sigmoid;
     m[j] = silu * u[j];
     g[j] = d[j] * u[j] * sigmoid * (1.0f + g[j] * (1.0f - sigmoid));
     u[j] = d[j] * silu;

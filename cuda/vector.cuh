@@ -61,8 +61,14 @@ DEVICE float product(float a, float b) {
   return a * b;
 #endif
 }
+// exp(x) for results that are stored as T: two units in the last place of float32, more where T has 16 bits.
+template <class T>
 DEVICE float exponential(float x) {
-  return fast_exp2(x * 1.4426950408889634f);
+  if constexpr (sizeof(T) == 4) {
+    return expf(x);
+  } else {
+    return fast_exp2(x * 1.4426950408889634f);
+  }
 }
 
 // The sum of x over the block in every thread, in an order that depends on nothing but the number of threads. `room`:
