@@ -79,7 +79,11 @@ template <class T>
 class Cells {
  public:
   Cells(int64_t rows, int64_t columns, int64_t room = 0, int64_t shift = 0)
-      : rows_(rows), columns_(columns), stride_(columns + room), shift_(shift), memory_(shift + rows * stride_ + 8) {
+      : rows_(rows),
+        columns_(columns),
+        stride_(std::max<int64_t>(1, columns + room)),
+        shift_(shift),
+        memory_(shift + rows * stride_ + 8) {
     std::memset(static_cast<void*>(memory_.data()), kUntouched, memory_.size() * sizeof(T));
   }
   Cells(const Matrix& values, int64_t room = 0, int64_t shift = 0) : Cells(values.rows, values.columns, room, shift) {
