@@ -3,7 +3,6 @@
 
 #include "test/kernels/adamw_golden.h"
 #include "test/kernels/elements.h"
-#include "test/kernels/support.h"
 
 using namespace longlora::cuda;
 using namespace longlora::cuda::test;
@@ -40,6 +39,29 @@ struct Tensor {
   }
 };
 
+// Tensors, chunks and the norm where the kernels reach them.
+struct Work {
+  Array<AdamWTensor> tensors;
+  Array<AdamWChunk> chunks;
+  Array<double> partial;
+  Array<GradientNorm> norm = Array<GradientNorm>(1);
+  explicit Work(const std::vector<AdamWTensor>& table) : tensors(table.begin(), table.end()) {
+    const std::vector<AdamWChunk> all = adamw_chunks(table);
+    chunks.assign(all.begin(), all.end());
+    partial.resize(chunks.size(), NAN);
+  }
+  [[nodiscard]] AdamWWork view() const { return {tensors.data(), chunks.data(), static_cast<int64_t>(chunks.size())}; }
+  GradientNorm measure(double max_norm) {
+    gradient_norm(view(), max_norm, partial.data(), norm.data(), nullptr);
+    finish();
+    return norm[0];
+  }
+  void step(const AdamWStep& step) {
+    adamw(view(), step, norm.data(), nullptr);
+    finish();
+  }
+};
+
 struct State {
   std::vector<double> p, m, v;
 };
@@ -70,15 +92,12 @@ void check(const std::vector<Tensor<T>*>& tensors, const AdamWStep& step, double
     gradients.push_back(t->gradient.values().data);
     for (const long double g : gradients.back()) squares += g * g;
   }
-  const std::vector<AdamWChunk> chunks = adamw_chunks(table);
-  const AdamWWork work{table.data(), chunks.data(), static_cast<int64_t>(chunks.size())};
-  std::vector<double> partial(chunks.size());
-  GradientNorm norm;
-  gradient_norm(work, max_norm, partial.data(), &norm, nullptr);
+  Work work(table);
+  const GradientNorm norm = work.measure(max_norm);
   CHECK(std::abs(norm.norm - static_cast<double>(std::sqrt(squares))) <= 1e-14 * norm.norm);
   const bool clips = max_norm > 0 && norm.norm > max_norm;
   CHECK(norm.clip == (clips ? static_cast<float>(max_norm / (norm.norm + 1e-6)) : 1.0f));
-  adamw(work, step, &norm, nullptr);
+  work.step(step);
   for (size_t i = 0; i < tensors.size(); ++i) {
     INFO("tensor " << i << " of " << table[i].count);
     Tensor<T>& t = *tensors[i];
@@ -100,21 +119,17 @@ void check(const std::vector<Tensor<T>*>& tensors, const AdamWStep& step, double
 
 TEST_CASE("adamw does three steps to the bit as LibTorch does them", "[adamw]") {
   for (const AdamWGolden& golden : kAdamWGoldens) {
-    std::vector<float> p(16), g(16), m(16), v(16);
+    Array<float> p(16), g(16), m(16), v(16);
     for (int i = 0; i < 16; ++i) p[i] = static_cast<float>((i * 37 + 11) % 64 - 32) / 7.0f;
-    const AdamWTensor tensor{
-        .master = p.data(), .gradient = g.data(), .first = m.data(), .second = v.data(), .count = 16};
-    const std::vector<AdamWChunk> chunks = adamw_chunks({&tensor, 1});
-    const GradientNorm norm;
+    Work work({{.master = p.data(), .gradient = g.data(), .first = m.data(), .second = v.data(), .count = 16}});
     for (int step = 1; step <= 3; ++step) {
       for (int i = 0; i < 16; ++i) g[i] = static_cast<float>((i * 53 + step * 29 + 7) % 128 - 64) / 11.0f;
-      adamw({&tensor, chunks.data(), 1}, {golden.lr, golden.beta1, golden.beta2, golden.eps, golden.weight_decay, step},
-            &norm, nullptr);
+      work.step({golden.lr, golden.beta1, golden.beta2, golden.eps, golden.weight_decay, step});
     }
     INFO("lr " << golden.lr);
-    CHECK(p == std::vector<float>(golden.master, golden.master + 16));
-    CHECK(m == std::vector<float>(golden.first, golden.first + 16));
-    CHECK(v == std::vector<float>(golden.second, golden.second + 16));
+    CHECK(p == Array<float>(golden.master, golden.master + 16));
+    CHECK(m == Array<float>(golden.first, golden.first + 16));
+    CHECK(v == Array<float>(golden.second, golden.second + 16));
   }
 }
 
@@ -141,14 +156,10 @@ TEST_CASE("adamw changes nothing when a gradient is not finite", "[adamw]") {
   for (const float bad : {INFINITY, -INFINITY, NAN}) {
     Tensor<bf16> t(3000, 3000, 0, 0, true, 30);
     t.gradient.data()[2999] = bad;
-    const std::vector<AdamWChunk> chunks = adamw_chunks({&t.table, 1});
-    const AdamWWork work{&t.table, chunks.data(), static_cast<int64_t>(chunks.size())};
+    Work work({t.table});
     const State before{t.master.values().data, t.first.values().data, t.second.values().data};
-    std::vector<double> partial(chunks.size());
-    GradientNorm norm;
-    gradient_norm(work, 1.0, partial.data(), &norm, nullptr);
-    CHECK_FALSE(std::isfinite(norm.norm));
-    adamw(work, {.lr = 1}, &norm, nullptr);
+    CHECK_FALSE(std::isfinite(work.measure(1.0).norm));
+    work.step({.lr = 1});
     CHECK(t.master.values().data == before.p);
     CHECK(t.first.values().data == before.m);
     CHECK(t.second.values().data == before.v);
@@ -158,16 +169,8 @@ TEST_CASE("adamw changes nothing when a gradient is not finite", "[adamw]") {
 
 TEST_CASE("the gradient's norm is the same bits in every order of the lanes", "[adamw]") {
   Tensor<float> t(20001, 0, 0, 0, true, 40), none(0, 0, 0, 0, true, 41);
-  const std::vector<AdamWChunk> chunks = adamw_chunks({&t.table, 1});
-  const AdamWWork work{&t.table, chunks.data(), static_cast<int64_t>(chunks.size())};
-  std::vector<double> partial(chunks.size());
-  GradientNorm first;
-  gradient_norm(work, 0, partial.data(), &first, nullptr);
-  in_every_order([&] {
-    GradientNorm norm;
-    gradient_norm(work, 0, partial.data(), &norm, nullptr);
-    CHECK(norm.norm == first.norm);
-  });
-  gradient_norm({&none.table, nullptr, 0}, 1, nullptr, &first, nullptr);
-  CHECK(first.norm == 0);
+  Work work({t.table});
+  const double first = work.measure(0).norm;
+  in_every_order([&] { CHECK(work.measure(0).norm == first); });
+  CHECK(Work({none.table}).measure(1).norm == 0);
 }

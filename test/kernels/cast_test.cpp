@@ -2,7 +2,6 @@
 #include "cuda/cast.h"
 
 #include "test/kernels/elements.h"
-#include "test/kernels/support.h"
 
 using namespace longlora::cuda;
 using namespace longlora::cuda::test;

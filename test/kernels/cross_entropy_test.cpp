@@ -2,7 +2,6 @@
 #include "cuda/cross_entropy.h"
 
 #include "test/kernels/elements.h"
-#include "test/kernels/support.h"
 
 using namespace longlora::cuda;
 using namespace longlora::cuda::test;
@@ -41,17 +40,19 @@ template <class T>
 Result by_kernel(const Matrix& logits, const std::vector<int32_t>& targets, bool gradient, int64_t room,
                  int64_t shift) {
   Cells<T> cells(logits, room, shift);
-  std::vector<float> losses(logits.rows, NAN);
+  Array<float> losses(logits.rows, NAN);
+  const Array<int32_t> reachable(targets.begin(), targets.end());
   cross_entropy({.element = Numbers<T>::kElement,
                  .rows = logits.rows,
                  .vocab = logits.columns,
                  .logits = cells.data(),
                  .row = cells.stride(),
-                 .targets = targets.data(),
+                 .targets = reachable.data(),
                  .losses = losses.data(),
                  .gradient = gradient,
                  .scale = static_cast<float>(kScale)},
                 nullptr);
+  finish();
   return {{losses.begin(), losses.end()}, cells.values()};
 }
 

@@ -13,6 +13,7 @@
 #include "core/base/random.h"
 #include "cuda/host/convert.h"
 #include "cuda/types.h"
+#include "test/kernels/support.h"
 
 namespace longlora::cuda::test {
 
@@ -93,8 +94,9 @@ class Cells {
   }
   [[nodiscard]] T* data() { return memory_.data() + shift_; }
   [[nodiscard]] int64_t stride() const { return stride_; }
-  // The values; fails where memory outside of the rows was written.
+  // The values, when the kernels are done; fails where memory outside of the rows was written.
   [[nodiscard]] Matrix values() {
+    finish();
     Matrix m(rows_, columns_);
     for (size_t i = 0; i < memory_.size(); ++i) {
       const int64_t at = static_cast<int64_t>(i) - shift_, row = at / stride_, column = at % stride_;
@@ -114,7 +116,7 @@ class Cells {
  private:
   static constexpr unsigned char kUntouched = 0x7f;
   int64_t rows_, columns_, stride_, shift_;
-  std::vector<T> memory_;
+  Array<T> memory_;
 };
 
 inline double off(const std::vector<double>& a, const std::vector<double>& b) {

@@ -2,7 +2,6 @@
 #include "cuda/embedding.h"
 
 #include "test/kernels/elements.h"
-#include "test/kernels/support.h"
 
 using namespace longlora::cuda;
 using namespace longlora::cuda::test;
@@ -23,14 +22,16 @@ void check(const std::vector<int32_t>& tokens, int64_t vocab, int64_t d, int64_t
   }
   Cells<T> rows(dx, room, shift);
   Cells<float> table(before, room, shift);
-  const TokenRuns runs = token_runs(tokens);
+  const TokenRuns work = token_runs(tokens);
+  const Array<int64_t> order(work.order.begin(), work.order.end());
+  const Array<TokenRun> runs(work.runs.begin(), work.runs.end());
   embedding_backward({.element = Numbers<T>::kElement,
                       .d = d,
                       .dx = rows.data(),
                       .dx_row = rows.stride(),
-                      .order = runs.order.data(),
-                      .runs = runs.runs.data(),
-                      .run_count = static_cast<int64_t>(runs.runs.size()),
+                      .order = order.data(),
+                      .runs = runs.data(),
+                      .run_count = static_cast<int64_t>(runs.size()),
                       .dtable = table.data(),
                       .dtable_row = table.stride()},
                      nullptr);

@@ -2,7 +2,6 @@
 #include "cuda/rmsnorm.h"
 
 #include "test/kernels/elements.h"
-#include "test/kernels/support.h"
 
 using namespace longlora::cuda;
 using namespace longlora::cuda::test;
@@ -66,7 +65,7 @@ Result by_definition(const Case& c, const Inputs& in, Round narrow, Round wide) 
 template <class T>
 Result by_kernels(const Case& c, const Inputs& in) {
   Cells<T> x(in.x, c.room, c.shift), residual(in.residual, c.room, c.shift), w(in.w), y(c.rows, c.d, c.room, c.shift);
-  std::vector<float> rstd(c.rows, NAN);
+  Array<float> rstd(c.rows, NAN);
   RmsNormForward forward{
       .element = Numbers<T>::kElement, .rows = c.rows, .d = c.d, .eps = kEps, .x = x.data(), .x_row = x.stride()};
   if (c.residual) forward.residual = residual.data();
@@ -78,7 +77,7 @@ Result by_kernels(const Case& c, const Inputs& in) {
   rmsnorm_forward(forward, nullptr);
 
   Cells<T> dy(in.dy, c.room, c.shift), other(in.other, c.room, c.shift), dx(c.rows, c.d, c.room, c.shift);
-  std::vector<float> dw(c.d, 0.5f), work(rmsnorm_blocks(c.rows) * c.d, NAN);
+  Array<float> dw(c.d, 0.5f), work(rmsnorm_blocks(c.rows) * c.d, NAN);
   RmsNormBackward backward{
       .element = Numbers<T>::kElement, .rows = c.rows, .d = c.d, .x = x.data(), .x_row = x.stride()};
   backward.w = w.data();
@@ -176,7 +175,7 @@ TEST_CASE("rmsnorm writes its input's gradient over what it reads", "[rmsnorm]")
   const Inputs in = random_inputs<bf16>(c, 90);
   const Result apart = by_kernels<bf16>(c, in);
   Cells<bf16> x(apart.x), w(in.w), dy(in.dy), other(in.other);
-  std::vector<float> rstd(apart.rstd.begin(), apart.rstd.end());
+  Array<float> rstd(apart.rstd.begin(), apart.rstd.end());
   for (Cells<bf16>* target : {&dy, &other}) {
     Cells<bf16> dy_copy(in.dy), other_copy(in.other);
     Cells<bf16>& to = target == &dy ? dy_copy : other_copy;

@@ -2,7 +2,6 @@
 #include "cuda/rotary.h"
 
 #include "test/kernels/elements.h"
-#include "test/kernels/support.h"
 
 using namespace longlora::cuda;
 using namespace longlora::cuda::test;
@@ -16,8 +15,8 @@ struct Case {
 };
 
 struct Tables {
-  std::vector<float> cos, sin;
-  std::vector<int64_t> positions;
+  Array<float> cos, sin;
+  Array<int64_t> positions;
 };
 
 Tables tables(const Case& c, uint64_t seed) {
