@@ -87,8 +87,8 @@ void backward(const AttentionBackward& a) {
                                static_cast<int64_t>(schedule.key_tiles.size()), schedule.key_heads};
   const at::Tensor delta = at::empty_like(a.lse);
   cuda::attention_backward(shape, query_work, key_work, read(a.dout), read(a.q), read(a.k), read(a.v), read(a.out),
-                           a.lse.const_data_ptr<float>(), delta.mutable_data_ptr<float>(), write(a.dq), write(a.dk),
-                           write(a.dv), stream_of(a.q));
+                           a.lse.const_data_ptr<float>(), delta.mutable_data_ptr<float>(), /*dq_sum=*/nullptr,
+                           write(a.dq), write(a.dk), write(a.dv), stream_of(a.q));
 }
 
 #else
