@@ -360,7 +360,7 @@ void attention_backward(const AttentionShape& shape, const QueryWork& query_work
     a.tokens = shape.tokens;
     a.heads = shape.heads;
     a.plain_heads = shape.plain_heads;
-    a.window = shape.window;
+    a.window = window_of(shape);
     a.scale = shape.scale;
     a.dout = static_cast<const T*>(dout.data), a.dout_token = dout.token, a.dout_head = dout.head;
     a.q = static_cast<const T*>(q.data), a.q_token = q.token, a.q_head = q.head;

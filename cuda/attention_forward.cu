@@ -156,7 +156,7 @@ void forward(const AttentionShape& shape, const QueryWork& work, const ConstHead
                                       work.heads,
                                       shape.heads / shape.kv_heads,
                                       shape.tokens,
-                                      shape.window,
+                                      window_of(shape),
                                       shape.scale,
                                       static_cast<const T*>(q.data),
                                       static_cast<const T*>(k.data),

@@ -15,9 +15,17 @@ inline void check_heads(const char* name, const void* data, int64_t token, int64
                     std::to_string(token) + ", " + std::to_string(head) + ")");
 }
 
+// A window that reaches everything is none. (The kernels count distances between tokens in 32 bits.)
+inline int64_t window_of(const AttentionShape& shape) {
+  return shape.window < shape.tokens ? shape.window : 0;
+}
+
 // body(a value of the element type, an integral_constant of the head size)
 template <class Body>
 void for_type_and_size(const AttentionShape& shape, Body&& body) {
+  if (shape.tokens < 0 || shape.tokens > 0x7fffffff) {
+    throw LaunchError("attention: a batch of " + std::to_string(shape.tokens) + " tokens");
+  }
   const auto with_size = [&](auto type) {
     switch (shape.head_size) {
       case 64:

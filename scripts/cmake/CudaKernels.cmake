@@ -4,7 +4,8 @@
 #   longlora_kernel_tests_asan    under AddressSanitizer and UndefinedBehaviorSanitizer
 #   longlora_kernel_tests_race    with every access to shared memory checked for races (g++ only)
 #   longlora_ops_tests            tests of core/ops over the kernels run on the host, with LibTorch
-#   longlora_cuda                 the kernels for sm_80 and sm_90a, warnings as errors: part of the program where nvcc is
+#   longlora_cuda                 the kernels for sm_80 and sm_90a (and as PTX for what comes later), warnings as errors: part
+#                                 of the program where nvcc is
 #   longlora_kernel_tests_gpu     the same tests on a GPU
 #   longlora_kernel_bench         how fast they are there
 file(GLOB kernel_sources CONFIGURE_DEPENDS cuda/*.cu)
@@ -67,7 +68,7 @@ if(NOT nvcc_says MATCHES "release ([0-9]+)\\." OR CMAKE_MATCH_1 LESS 12)
   return()
 endif()
 set(nvcc_flags -std=c++20 -O3 -lineinfo -I${CMAKE_SOURCE_DIR} -gencode arch=compute_80,code=sm_80
-    -gencode arch=compute_90a,code=sm_90a --Werror=all-warnings -Xcompiler=-Wall,-Wextra,-fPIC)
+    -gencode arch=compute_80,code=compute_80 -gencode arch=compute_90a,code=sm_90a --Werror=all-warnings -Xcompiler=-Wall,-Wextra,-fPIC)
 function(compile_with_nvcc objects)
   foreach(source ${ARGN})
     get_filename_component(stem ${source} NAME_WE)

@@ -266,6 +266,7 @@ TEMPLATE_TEST_CASE("attention sees no farther than its window", "[attention]", b
     check_random<TestType>({{0, 20, 230}, 0, 2, 1, 64, window}, seed++);
     check_random<TestType>({{0, 140}, 120, 2, 2, 64, window}, seed++, 1, window % 2 != 0);
   }
+  check_random<TestType>({{0, 40}, 0, 1, 1, 64, int64_t{1} << 40}, seed);
 }
 
 TEST_CASE("attention gives the same bits in every order of the lanes", "[attention]") {
@@ -345,6 +346,10 @@ TEST_CASE("attention refuses what it cannot do, and says what", "[attention]") {
   CHECK_THROWS_WITH(attention_forward(shape, {}, in, in, in, out, lse.data(), nullptr),
                     Catch::Contains("head size 96; 64 and 128 are built"));
   shape.head_size = 64;
+  shape.tokens = int64_t{1} << 31;
+  CHECK_THROWS_WITH(attention_forward(shape, {}, in, in, in, out, lse.data(), nullptr),
+                    Catch::Contains("a batch of 2147483648 tokens"));
+  shape.tokens = 10;
   shape.element = Element::float32;
   CHECK_THROWS_WITH(attention_forward(shape, {}, in, in, in, out, lse.data(), nullptr),
                     Catch::Contains("must be bfloat16 or float16"));
