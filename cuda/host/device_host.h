@@ -1,5 +1,6 @@
 // device.cuh as a host compiler sees it: CUDA's names over host/runtime.h. Every call carries its file and line.
 #pragma once
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <string>
