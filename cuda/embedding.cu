@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(256) embedding_backward_kernel(EmbeddingBackwa
     for (int k = 0; k < kAhead; ++k) {
       if (first + k >= run.end) break;
       UNROLL
-      for (int j = 0; j < N; ++j) sum[j] += to_float(rows[k].at[j]);
+      for (int j = 0; j < N; ++j) sum[j] += rows[k][j];
     }
   }
   store(to, sum);

@@ -38,12 +38,12 @@ __global__ void __launch_bounds__(kThreads) rmsnorm_forward_kernel(RmsNormForwar
       const Vector<T, N> other = load<N>(residual + i * N);
       float sum[N];
       UNROLL
-      for (int j = 0; j < N; ++j) sum[j] = to_float(v.at[j]) + to_float(other.at[j]);
+      for (int j = 0; j < N; ++j) sum[j] = v[j] + other[j];
       v = rounded<T>(sum);
       store(x + i * N, v);
     }
     UNROLL
-    for (int j = 0; j < N; ++j) squares += to_float(v.at[j]) * to_float(v.at[j]);
+    for (int j = 0; j < N; ++j) squares += v[j] * v[j];
     return v;
   };
   Vector<T, N> held[kHeld];
@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(kThreads) rmsnorm_forward_kernel(RmsNormForwar
     float weight[N], result[N];
     load(w + i * N, weight);
     UNROLL
-    for (int j = 0; j < N; ++j) result[j] = weight[j] * to_float(from_float<T>(to_float(v.at[j]) * rstd));
+    for (int j = 0; j < N; ++j) result[j] = weight[j] * to_float(from_float<T>(v[j] * rstd));
     store(y + i * N, result);
   };
   over_vectors(
@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(kThreads) rmsnorm_backward_kernel(RmsNormBackw
       float weight[N];
       load(w + i * N, weight);
       UNROLL
-      for (int j = 0; j < N; ++j) dot += weight[j] * to_float(dys.at[j]) * (to_float(xs.at[j]) * rstd);
+      for (int j = 0; j < N; ++j) dot += weight[j] * dys[j] * (xs[j] * rstd);
     };
     Vector<T, N> held_x[kHeld], held_dy[kHeld], held_residual[kHeld];
     over_vectors(
@@ -112,9 +112,9 @@ __global__ void __launch_bounds__(kThreads) rmsnorm_backward_kernel(RmsNormBackw
       load(w + i * N, weight);
       UNROLL
       for (int j = 0; j < N; ++j) {
-        const float normed = to_float(xs.at[j]) * rstd, g = to_float(dys.at[j]);
+        const float normed = xs[j] * rstd, g = dys[j];
         result[j] = rstd * (weight[j] * g - normed * mean);
-        if (residual != nullptr) result[j] += to_float(others.at[j]);
+        if (residual != nullptr) result[j] += others[j];
         sums[j] += g * normed;
       }
       store(dx + i * N, result);

@@ -10,43 +10,105 @@
 
 namespace longlora::cuda {
 
-// N neighbouring elements, read and written in accesses of 16 bytes where N > 1 (the address must allow it).
-template <class T, int N>
-struct alignas(N == 1 ? alignof(T) : 16) Vector {
-  T at[N];
-};
 template <class T>
 constexpr int kVector = 16 / static_cast<int>(sizeof(T));
 
+// 16 bytes of global memory at once: of what C++ says nvcc makes four stores, and where pointers come out of a table four
+// loads. A thread that stored with anything else may not load16 the same bytes.
+#ifdef __CUDACC__
+DEVICE uint4 load16(const void* from) {
+  uint4 v;
+  asm volatile("ld.global.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(__cvta_generic_to_global(from)));
+  return v;
+}
+DEVICE void store16(void* to, uint4 v) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(v.x), "r"(v.y),
+               "r"(v.z), "r"(v.w)
+               : "memory");
+}
+#else
+inline uint4 load16(const void* from) {
+  return *static_cast<const uint4*>(from);
+}
+inline void store16(void* to, uint4 v) {
+  *static_cast<uint4*>(to) = v;
+}
+#endif
+
+// N neighbouring elements, read and written 16 bytes at a time where N > 1 (the address must allow it).
+template <class T, int N>
+struct Vector {
+  static constexpr int kWords = N * static_cast<int>(sizeof(T)) / 4;
+  uint32_t words[kWords];
+  DEVICE float operator[](int i) const {
+    if constexpr (sizeof(T) == 4) {
+      return __uint_as_float(words[i]);
+    } else {
+      const float2 both = unpack2<T>(words[i / 2]);
+      return i % 2 == 0 ? both.x : both.y;
+    }
+  }
+};
+template <class T>
+struct Vector<T, 1> {
+  T element;
+  DEVICE float operator[](int) const { return to_float(element); }
+};
+
 template <int N, class T>
 DEVICE Vector<T, N> load(const T* from) {
-  return *reinterpret_cast<const Vector<T, N>*>(from);
-}
-template <int N, class T>
-DEVICE void load(const T* from, float (&x)[N]) {
-  const Vector<T, N> v = load<N>(from);
-  UNROLL
-  for (int i = 0; i < N; ++i) x[i] = to_float(v.at[i]);
-}
-template <class T, int N>
-DEVICE Vector<T, N> rounded(const float (&x)[N]) {
-  Vector<T, N> v;
-  if constexpr (sizeof(T) == 2 && N > 1) {
-    UNROLL
-    for (int i = 0; i < N; i += 2) {
-      const uint32_t bits = pack2<T>(x[i], x[i + 1]);
-      v.at[i] = {static_cast<uint16_t>(bits)};
-      v.at[i + 1] = {static_cast<uint16_t>(bits >> 16)};
-    }
+  if constexpr (N == 1) {
+    return {*from};
   } else {
+    Vector<T, N> v;
     UNROLL
-    for (int i = 0; i < N; ++i) v.at[i] = from_float<T>(x[i]);
+    for (int i = 0; i < v.kWords; i += 4) {
+      const uint4 four = load16(from + i * 4 / sizeof(T));
+      v.words[i] = four.x;
+      v.words[i + 1] = four.y;
+      v.words[i + 2] = four.z;
+      v.words[i + 3] = four.w;
+    }
+    return v;
   }
-  return v;
 }
 template <class T, int N>
 DEVICE void store(T* to, const Vector<T, N>& v) {
-  *reinterpret_cast<Vector<T, N>*>(to) = v;
+  if constexpr (N == 1) {
+    *to = v.element;
+  } else {
+    UNROLL
+    for (int i = 0; i < v.kWords; i += 4) {
+      store16(to + i * 4 / sizeof(T), make_uint4(v.words[i], v.words[i + 1], v.words[i + 2], v.words[i + 3]));
+    }
+  }
+}
+template <class T, int N>
+DEVICE Vector<T, N> rounded(const float (&x)[N]) {
+  if constexpr (N == 1) {
+    return {from_float<T>(x[0])};
+  } else {
+    Vector<T, N> v;
+    UNROLL
+    for (int i = 0; i < v.kWords; ++i) {
+      if constexpr (sizeof(T) == 4) {
+        v.words[i] = __float_as_uint(x[i]);
+      } else {
+        v.words[i] = pack2<T>(x[2 * i], x[2 * i + 1]);
+      }
+    }
+    return v;
+  }
+}
+
+// The same as float32, rounded to T on the way back.
+template <class T, int N>
+DEVICE void load(const T* from, float (&x)[N]) {
+  const Vector<T, N> v = load<N>(from);
+  UNROLL
+  for (int i = 0; i < N; ++i) x[i] = v[i];
 }
 template <class T, int N>
 DEVICE void store(T* to, const float (&x)[N]) {
