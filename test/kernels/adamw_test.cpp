@@ -136,10 +136,11 @@ TEST_CASE("adamw does three steps to the bit as LibTorch does them", "[adamw]") 
 TEMPLATE_TEST_CASE("adamw steps through all tensors at once and refreshes their values", "[adamw]", float, bf16, fp16) {
   using Tensor = Tensor<TestType>;
   Tensor one(1, 1, 0, 0, false, 1), norms(100, 100, 0, 0, false, 2), plain(8 * 24, 24, 0, 0, true, 3);
-  Tensor slice(64 * 16, 16, 8, 0, true, 4), odd_slice(50 * 3, 3, 6, 0, true, 5), shifted(300, 300, 0, 1, true, 6);
+  Tensor slice(64 * 16, 16, 8, 0, true, 4), uneven(64 * 16, 16, 3, 0, true, 11), odd_slice(50 * 3, 3, 6, 0, true, 5),
+      shifted(300, 300, 0, 1, true, 6);
   Tensor no_value(77, 0, 0, 0, true, 7), nothing(0, 1, 0, 0, true, 8), chunks(8192 + 13, 8192 + 13, 0, 0, true, 9);
   Tensor whole(16384, 64, 0, 8, true, 10);
-  check<TestType>({&one, &norms, &plain, &slice, &odd_slice, &shifted, &no_value, &nothing, &chunks, &whole},
+  check<TestType>({&one, &norms, &plain, &slice, &uneven, &odd_slice, &shifted, &no_value, &nothing, &chunks, &whole},
                   {.lr = 1e-2, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .step = 3}, 1.0);
   check<TestType>({&one, &chunks}, {.lr = 2e-5, .beta1 = 0.2, .beta2 = 0.999, .step = 1000}, 0);
 }
@@ -149,6 +150,8 @@ TEST_CASE("adamw holds for large and tiny gradients", "[adamw]") {
     INFO("spread " << spread);
     Tensor<bf16> t(200, 8, 8, 0, true, 20, spread), exact_fit(64, 64, 0, 0, false, 21, spread);
     check<bf16>({&t, &exact_fit}, {.lr = 1e-3, .step = 1}, 0);
+    Tensor<bf16> clipped(100, 100, 0, 0, true, 22, spread);
+    check<bf16>({&clipped}, {.lr = 1e-3, .step = 1}, spread);
   }
 }
 

@@ -25,12 +25,12 @@ Matrix by_kernel(const Matrix& x, double p, uint64_t seed, int64_t first_token, 
   return to.values();
 }
 
-bool kept(double p, uint64_t seed, int64_t token, int64_t column) {
+uint32_t drawn(uint64_t seed, int64_t token, int64_t column) {
   auto h = static_cast<uint32_t>(longlora::derive_seed(seed, {static_cast<uint64_t>(token)})) ^
            static_cast<uint32_t>(column) * 0x9e3779b9U;
   h = (h ^ h >> 16) * 0x85ebca6bU;
   h = (h ^ h >> 13) * 0xc2b2ae35U;
-  return (h ^ h >> 16) >= static_cast<uint32_t>(p * 0x1p32);
+  return h ^ h >> 16;
 }
 
 }  // namespace
@@ -56,11 +56,20 @@ TEMPLATE_TEST_CASE("dropout keeps and scales by seed, token and column alone", "
     for (int64_t t = 0; t < c.rows && c.seed != 0; ++t) {
       for (int64_t i = 0; i < c.d; ++i) {
         const float scaled = static_cast<float>(x[t][i]) * scale;
-        expected[t][i] = kept(c.p, c.seed, c.first + t, i) ? nearest<TestType>(scaled) : 0;
+        expected[t][i] =
+            drawn(c.seed, c.first + t, i) >= static_cast<uint32_t>(c.p * 0x1p32) ? nearest<TestType>(scaled) : 0;
       }
     }
     CHECK(by_kernel<TestType>(x, c.p, c.seed, c.first, c.room, c.shift).data == expected.data);
   }
+}
+
+TEST_CASE("dropout keeps the number that is drawn as the limit itself", "[dropout]") {
+  Matrix one(1, 1);
+  one[0][0] = 1;
+  const double p = drawn(5, 6, 0) * 0x1p-32;
+  CHECK(by_kernel<float>(one, p, 5, 6)[0][0] != 0);
+  CHECK(by_kernel<float>(one, p + 0x1p-32, 5, 6)[0][0] == 0);
 }
 
 // The same mask is in test/unit/dropout.cpp.
