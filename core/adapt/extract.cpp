@@ -15,6 +15,7 @@
 #include "core/base/signal.h"
 #include "core/base/version.h"
 #include "core/io/context_record.h"
+#include "core/io/names.h"
 #include "core/model/random_tensor.h"
 #include "core/model/tensors.h"
 
@@ -137,14 +138,16 @@ void add_pair(std::vector<io::TensorSource>& sources, const ExtractPlan::Matrix&
 
 // PEFT's target_modules: the last part of the name where all modules of that part have LoRA, else whole names.
 std::vector<std::string> target_modules(const std::set<std::string>& modules, const io::TensorStore& base) {
-  const auto last = [](const std::string& module) { return module.substr(module.rfind('.') + 1); };
   std::set<std::string> not_all;
   for (const std::string& name : base.names()) {
-    const std::string module = name.substr(0, name.rfind('.'));
-    if (name.ends_with(".weight") && !modules.contains(module)) not_all.insert(last(module));
+    const std::string module = io::module_of(name);
+    if (name.ends_with(".weight") && !modules.contains(module)) not_all.insert(io::last_part(module));
   }
   std::set<std::string> targets;
-  for (const std::string& module : modules) targets.insert(not_all.contains(last(module)) ? module : last(module));
+  for (const std::string& module : modules) {
+    const std::string last = io::last_part(module);
+    targets.insert(not_all.contains(last) ? module : last);
+  }
   return {targets.begin(), targets.end()};
 }
 

@@ -10,6 +10,7 @@
 
 #include "core/base/error.h"
 #include "core/base/nearest.h"
+#include "core/io/names.h"
 #include "core/model/tensors.h"
 
 namespace longlora::adapt {
@@ -17,15 +18,8 @@ namespace {
 
 using Tensors = std::map<std::string, io::TensorView>;
 
-constexpr const char *kEmbed = "model.embed_tokens.weight", *kHead = "lm_head.weight";
-const std::set<std::string> kLinear = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
+using io::kEmbed, io::kHead, io::kLinear, io::last_part, io::module_of;
 
-std::string module_of(const std::string& tensor) {
-  return tensor.substr(0, tensor.rfind('.'));
-}
-std::string last_part(const std::string& module) {
-  return module.substr(module.rfind('.') + 1);
-}
 bool is_linear(const std::string& tensor) {
   return tensor.ends_with(".weight") && kLinear.contains(last_part(module_of(tensor)));
 }
@@ -130,14 +124,13 @@ std::set<std::string> targets_of(const Tensors& base, const std::vector<std::str
   if (patterns.empty()) return {modules.begin(), modules.end()};
   std::set<std::string> targets;
   for (const std::string& pattern : patterns) {
-    const size_t before = targets.size();
     bool any = false;
     for (const std::string& module : modules) {
       if (!matches(pattern, module)) continue;
       targets.insert(module);
       any = true;
     }
-    if (any || targets.size() > before) continue;
+    if (any) continue;
     const std::vector<std::string> known(kLinear.begin(), kLinear.end());
     usage_error("--targets '{}' matches no linear module of the base{}", pattern, did_you_mean(pattern, known));
   }

@@ -22,13 +22,14 @@
 #include "core/base/error.h"
 #include "core/base/pages.h"
 #include "core/base/signal.h"
+#include "core/io/names.h"
 #include "core/model/config.h"
 #include "core/model/tensors.h"
 
 namespace longlora::adapt {
 namespace {
 
-constexpr const char *kEmbed = "model.embed_tokens.weight", *kHead = "lm_head.weight";
+using io::kEmbed, io::kHead;
 
 // What the adapters do to one tensor of the base.
 struct Change {
@@ -139,8 +140,7 @@ void check_whole(const std::map<std::string, Change>& changes, const std::vector
       if (!adapters[i].replaced().contains(name) || adapted.of_this_base[i]) continue;
       usage_error(
           "{}={}: brings '{}' as it was after training; what changed is known only against the base it was trained on, "
-          "and its "
-          "longlora.json does not say that this is {}",
+          "and its longlora.json does not say that this is {}",
           adapters[i].folder().string(), weighted[i].weight, name, base.path().string());
     }
   }
@@ -218,8 +218,7 @@ void check_vocabulary(const MergeOptions& options, const AdaptedConfig& adapted,
   if (!options.embed && !known) {
     usage_error(
         "the adapter's embedding and head have {} rows, the model's {}; say with --embed what becomes of them: skip "
-        "(the "
-        "model's own stay), replace (the adapter's are taken), overlap (the rows that both have are)",
+        "(the model's own stay), replace (the adapter's are taken), overlap (the rows that both have are)",
         config.vocab_size, base.vocab_size);
   }
   (void)open_tokenizer(options.model, config);  // must not have more tokens
@@ -283,14 +282,11 @@ void check_result(const fs::path& folder, const std::vector<std::pair<std::strin
 }  // namespace
 
 void check_folders(const MergeOptions& options) {
-  const auto clean = [](const fs::path& path) { return path.has_filename() ? path : path.parent_path(); };
   if (options.adapters.empty()) usage_error("merge: give at least one --adapter");
-  const auto plain = [](const fs::path& path) {  // no links, no trailing slash
-    const fs::path whole = fs::weakly_canonical(path);
-    return whole.has_filename() ? whole : whole.parent_path();
-  };
+  // Without a slash at its end.
+  const auto clean = [](const fs::path& path) { return path.has_filename() ? path : path.parent_path(); };
   const auto holds = [&](const fs::path& outer, const fs::path& inner) {  // or is the same
-    const fs::path o = plain(outer), i = plain(inner);
+    const fs::path o = clean(fs::weakly_canonical(outer)), i = clean(fs::weakly_canonical(inner));
     return std::mismatch(o.begin(), o.end(), i.begin(), i.end()).first == o.end();
   };
   std::vector<fs::path> inputs = {options.model, fs::current_path()};

@@ -9,16 +9,11 @@
 #include "core/adapt/adapted_config.h"
 #include "core/base/error.h"
 #include "core/io/context_record.h"
+#include "core/io/names.h"
 #include "core/model/tensors.h"
 
 namespace longlora::adapt {
 namespace {
-
-const std::set<std::string> kServed = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
-
-std::string last_part(const std::string& module) {
-  return module.substr(module.rfind('.') + 1);
-}
 
 struct Part {
   const io::Adapter::LowRank* lora;
@@ -52,14 +47,14 @@ Sorted sort(const std::vector<io::Adapter>& adapters, const std::vector<Weighted
     if (adapter.config().dora)
       usage_error("{}: DoRA cannot be written as plain LoRA; merge it into the model instead", folder);
     for (const auto& [module, lora] : adapter.low_rank()) {
-      if (kServed.contains(last_part(module)))
+      if (io::kLinear.contains(io::last_part(module)))
         sorted.served[module].push_back({&lora, weighted[i].weight});
       else
         sorted.left_out.push_back(fmt::format("LoRA of {} ({})", module, folder));
     }
     std::map<std::string, int64_t> whole;  // by what they are
     for (const auto& [name, view] : adapter.replaced()) {
-      if (adapter.low_rank().contains(name.substr(0, name.rfind('.')))) continue;  // the base's own beside its LoRA
+      if (adapter.low_rank().contains(io::module_of(name))) continue;  // the base's own beside its LoRA
       ++whole[name.find("norm") != name.npos ? "norms" : name.find("embed") != name.npos ? "the embedding" : name];
     }
     for (const auto& [what, count] : whole)
@@ -91,14 +86,14 @@ PortableReport write_portable(const MergeOptions& options) {
     int64_t rank = 0;
     for (const Part& part : parts) rank += part.lora->rank;
     report.rank = std::max(report.rank, rank);
-    targets.insert(last_part(module));
+    targets.insert(io::last_part(module));
   }
   // Every layer gets a pair, zero where no adapter has one: readers expect the targets everywhere.
   std::vector<io::TensorSource> sources;
   for (const auto& [name, view] : base.tensors()) {
     if (!name.ends_with(".weight")) continue;
-    const std::string module = name.substr(0, name.size() - std::string_view(".weight").size());
-    if (!targets.contains(last_part(module))) continue;
+    const std::string module = io::module_of(name);
+    if (!targets.contains(io::last_part(module))) continue;
     const auto found = sorted.served.find(module);
     const Parts parts = found == sorted.served.end() ? Parts{} : found->second;
     const auto [a, b] = side_by_side(parts, report.rank, view.shape[0], view.shape[1]);

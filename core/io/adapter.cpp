@@ -8,6 +8,7 @@
 #include "core/base/hash.h"
 #include "core/base/nearest.h"
 #include "core/io/context_record.h"
+#include "core/io/names.h"
 
 namespace longlora::io {
 namespace {
@@ -32,8 +33,6 @@ struct Pair {
   std::optional<TensorView> a, b, magnitude;
   bool embedding = false;
 };
-
-constexpr const char *kEmbed = "model.embed_tokens.weight", *kHead = "lm_head.weight";
 
 }  // namespace
 
@@ -169,7 +168,7 @@ void Adapter::sort_in(const std::map<std::string, TensorView>& tensors) {
 }
 
 bool Adapter::keeps_tied() const {
-  const auto embed = replaced_.find("model.embed_tokens.weight"), head = replaced_.find("lm_head.weight");
+  const auto embed = replaced_.find(kEmbed), head = replaced_.find(kHead);
   if (embed == replaced_.end() || head == replaced_.end()) return embed == head;
   return embed->second.dtype == head->second.dtype && std::ranges::equal(embed->second.bytes, head->second.bytes);
 }
@@ -212,8 +211,8 @@ void Adapter::check_against(const TensorStore& base, bool tied_embeddings) const
   }
   for (const auto& [name, view] : replaced_) {
     // A tied head has no tensor of its own in the base; it has the embedding's shape.
-    const bool tied_head = tied_embeddings && name == "lm_head.weight" && !base.contains(name);
-    const std::string of_base = tied_head ? "model.embed_tokens.weight" : name;
+    const bool tied_head = tied_embeddings && name == kHead && !base.contains(name);
+    const std::string of_base = tied_head ? kEmbed : name;
     if (!base.contains(of_base)) {
       const std::vector<std::string> known = base.names();
       input_error("{}: has '{}', which {} does not have{}", where, name, of, did_you_mean(name, known));
