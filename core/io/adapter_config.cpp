@@ -1,6 +1,7 @@
 // adapter_config.json. Keys and defaults: PEFT's LoraConfig.
 #include <array>
 #include <cmath>
+#include <map>
 
 #include <nlohmann/json.hpp>
 
@@ -66,11 +67,17 @@ std::vector<std::string> strings(const ordered_json& value, const char* key, con
   return list;
 }
 
+// Compiled once each: an extracted adapter has a pattern for every module, and each of them is tried on every module.
+const NamePattern& compiled(const std::string& pattern) {
+  thread_local std::map<std::string, NamePattern> known;
+  return known.try_emplace(pattern, pattern, "adapter_config.json").first->second;
+}
+
 // The first pattern that matches counts.
 template <class T>
 T matched(const std::vector<std::pair<std::string, T>>& patterns, const std::string& module, T otherwise) {
   for (const auto& [pattern, value] : patterns) {
-    if (NamePattern(pattern, "adapter_config.json").matches(module)) return value;
+    if (compiled(pattern).matches(module)) return value;
   }
   return otherwise;
 }
