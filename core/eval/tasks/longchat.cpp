@@ -33,11 +33,9 @@ constexpr std::array<const char*, 4> kQuestions = {
     "What has changed in recent years when it comes to {}?", "Could you give me an example that has to do with {}?"};
 constexpr std::array<const char*, 4> kAnswers = {
     "A good start is to read what people with experience have written about {}, to try a small part of it oneself, and "
-    "to "
-    "ask questions early. Most mistakes come from haste, and most of them are easy to mend.",
+    "to ask questions early. Most mistakes come from haste, and most of them are easy to mend.",
     "Many people meet {} in daily life without noticing. It touches work, family and leisure at once, it costs less "
-    "than "
-    "one would think, and those who have tried it seldom stop talking about it.",
+    "than one would think, and those who have tried it seldom stop talking about it.",
     "There are more studies than before, tools have become cheaper, and people share what they know about {} across "
     "borders. At the same time some old habits have turned out to be better than their reputation.",
     "In one small town a group of neighbors met every week because of {}. After a year they had learned from their "
@@ -53,10 +51,8 @@ Prompt lines_prompt(std::span<const Line> lines, size_t asked) {
   std::string text =
       "Below is a record of lines I want you to remember. Each line begins with 'line <line index>' and contains a "
       "'<REGISTER_CONTENT>' at the end of the line as a numerical value. For each line index, memorize its "
-      "corresponding "
-      "<REGISTER_CONTENT>. At the end of the record, I will ask you to retrieve the corresponding <REGISTER_CONTENT> "
-      "of a "
-      "certain line index. Now the record start:\n\n";
+      "corresponding <REGISTER_CONTENT>. At the end of the record, I will ask you to retrieve the corresponding "
+      "<REGISTER_CONTENT> of a certain line index. Now the record start:\n\n";
   for (const Line& line : lines) text += fmt::format("line {}: REGISTER_CONTENT is <{}>\n", line.name, line.value);
   text += fmt::format("\nNow the record is over. Tell me what is the <REGISTER_CONTENT> in line {}? I need the number.",
                       lines[asked].name);
@@ -64,11 +60,7 @@ Prompt lines_prompt(std::span<const Line> lines, size_t asked) {
 }
 
 Task lines_task(uint64_t seed, const PromptEncoder& encoder) {
-  Task task;
-  task.name = "lines";
-  task.settings = {{"seed", seed}};
-  task.make = [seed, &encoder](const Cell& cell) {
-    const uint64_t stream = derive_seed(seed, {static_cast<uint64_t>(cell.length), static_cast<uint64_t>(cell.trial)});
+  Task task = seeded_task("lines", seed, [&encoder](const Cell& cell, uint64_t stream) {
     SplitMix random(stream);
     const std::vector<int64_t> names = sample(random, kWordPairs, kWordPairs);
     std::vector<Line> lines;
@@ -89,7 +81,7 @@ Task lines_task(uint64_t seed, const PromptEncoder& encoder) {
     made.facts = {{"needle", fmt::format("line {}: REGISTER_CONTENT is <{}>", lines[asked].name, lines[asked].value)},
                   {"lines", n}};
     return encoder.complete(text, std::move(made));
-  };
+  });
   task.score = [](const Sample& made, const std::string& response, std::span<const int32_t>) {
     return match_last_number(response, made.expected.front());
   };
@@ -122,9 +114,9 @@ std::string conversation(int64_t i, uint64_t seed) {
 Prompt topics_prompt(std::span<const std::string> conversations, const std::string& first_topic) {
   std::string text = fmt::format(
       "Below is a record of our previous conversation on {} different topics. You are the ASSISTANT, and I am the "
-      "USER. At "
-      "the beginning of each topic, the USER will say 'I would like to discuss the topic of <TOPIC>'. Memorize each "
-      "<TOPIC>. At the end of the record, I will ask you to retrieve the first topic. Now the record start. ",
+      "USER. At the beginning of each topic, the USER will say 'I would like to discuss the topic of <TOPIC>'. "
+      "Memorize each <TOPIC>. At the end of the record, I will ask you to retrieve the first topic. Now the record "
+      "start. ",
       conversations.size());
   for (const std::string& one : conversations) text += one;
   text +=
@@ -134,11 +126,7 @@ Prompt topics_prompt(std::span<const std::string> conversations, const std::stri
 }
 
 Task topics_task(uint64_t seed, const PromptEncoder& encoder) {
-  Task task;
-  task.name = "topics";
-  task.settings = {{"seed", seed}};
-  task.make = [seed, &encoder](const Cell& cell) {
-    const uint64_t stream = derive_seed(seed, {static_cast<uint64_t>(cell.length), static_cast<uint64_t>(cell.trial)});
+  Task task = seeded_task("topics", seed, [&encoder](const Cell& cell, uint64_t stream) {
     SplitMix random(stream);
     const std::vector<int64_t> order = sample(random, kTopics, kTopics);
     std::vector<std::string> conversations;
@@ -153,7 +141,7 @@ Task topics_task(uint64_t seed, const PromptEncoder& encoder) {
     made.expected = {topic(order[0])};
     made.facts = {{"needle", topic(order[0])}, {"topics", n}};
     return encoder.complete(prompt(n), std::move(made));
-  };
+  });
   task.score = [](const Sample& made, const std::string& response, std::span<const int32_t>) {
     return match_topic(response, made.expected.front());
   };

@@ -130,11 +130,7 @@ std::string needles_in_lines(std::span<const std::string> lines, std::span<const
 
 Task niah_task(const std::string& name, const NiahOptions& options, uint64_t seed, const PromptEncoder& encoder,
                const Haystack& haystack) {
-  Task task;
-  task.name = name;
-  task.settings = {{"seed", seed}, {"haystack", options.needles_around ? "needles" : haystack.name()}};
-  task.make = [=, &encoder, &haystack](const Cell& cell) {
-    const uint64_t stream = derive_seed(seed, {static_cast<uint64_t>(cell.length), static_cast<uint64_t>(cell.trial)});
+  Task task = seeded_task(name, seed, [=, &encoder, &haystack](const Cell& cell, uint64_t stream) {
     SplitMix random(stream);
     const Hidden hidden = hide(options, random);
     const auto count = static_cast<int64_t>(hidden.needles.size());
@@ -181,7 +177,8 @@ Task niah_task(const std::string& name, const NiahOptions& options, uint64_t see
     }
     made.facts = {{"needle", fmt::format("{}", fmt::join(hidden.needles, " "))}, {"question", text.lead.substr(1)}};
     return encoder.complete(text, std::move(made));
-  };
+  });
+  task.settings["haystack"] = options.needles_around ? "needles" : haystack.name();
   task.score = [](const Sample& made, const std::string& response, std::span<const int32_t>) {
     return match_all(response, made.expected);
   };

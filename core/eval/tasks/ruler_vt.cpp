@@ -57,11 +57,7 @@ Prompt vt_prompt(const std::string& context, std::span<const std::string> variab
 }
 
 Task vt_task(uint64_t seed, const PromptEncoder& encoder) {
-  Task task;
-  task.name = "vt";
-  task.settings = {{"seed", seed}};
-  task.make = [seed, &encoder](const Cell& cell) {
-    const uint64_t stream = derive_seed(seed, {static_cast<uint64_t>(cell.length), static_cast<uint64_t>(cell.trial)});
+  Task task = seeded_task("vt", seed, [&encoder](const Cell& cell, uint64_t stream) {
     SplitMix random(stream);
     const Chain chain = draw_chain(random, 5);
     const uint64_t place_seed = random();
@@ -86,7 +82,7 @@ Task vt_task(uint64_t seed, const PromptEncoder& encoder) {
     made.expected = chain.variables;
     made.facts = {{"needle", fmt::format("{} = {}", fmt::join(chain.variables, " = "), chain.value)}};
     return encoder.complete(prompt(n), std::move(made));
-  };
+  });
   task.score = [](const Sample& made, const std::string& response, std::span<const int32_t>) {
     return match_all(response, made.expected);
   };

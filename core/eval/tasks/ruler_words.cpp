@@ -47,11 +47,7 @@ Prompt cwe_prompt(std::span<const std::string> list, std::span<const std::string
 }
 
 Task cwe_task(uint64_t seed, const PromptEncoder& encoder) {
-  Task task;
-  task.name = "cwe";
-  task.settings = {{"seed", seed}};
-  task.make = [seed, &encoder](const Cell& cell) {
-    const uint64_t stream = derive_seed(seed, {static_cast<uint64_t>(cell.length), static_cast<uint64_t>(cell.trial)});
+  Task task = seeded_task("cwe", seed, [&encoder](const Cell& cell, uint64_t stream) {
     SplitMix random(stream);
     const bool small = cell.length < 4096;
     const auto words_from = [&](int64_t count) {
@@ -76,7 +72,7 @@ Task cwe_task(uint64_t seed, const PromptEncoder& encoder) {
     made.expected.assign(all.begin(), all.begin() + kCommon);
     made.facts = {{"needle", fmt::format("{}", fmt::join(made.expected, " "))}};
     return encoder.complete(prompt(n), std::move(made));
-  };
+  });
   task.score = score_all;
   return task;
 }
@@ -104,11 +100,7 @@ std::vector<int64_t> fwe_counts(int64_t n, int64_t vocabulary) {
 }
 
 Task fwe_task(uint64_t seed, const PromptEncoder& encoder) {
-  Task task;
-  task.name = "fwe";
-  task.settings = {{"seed", seed}};
-  task.make = [seed, &encoder](const Cell& cell) {
-    const uint64_t stream = derive_seed(seed, {static_cast<uint64_t>(cell.length), static_cast<uint64_t>(cell.trial)});
+  Task task = seeded_task("fwe", seed, [&encoder](const Cell& cell, uint64_t stream) {
     SplitMix random(stream);
 
     std::vector<std::string> vocabulary = {"..."};  // the most frequent one is noise
@@ -135,7 +127,7 @@ Task fwe_task(uint64_t seed, const PromptEncoder& encoder) {
     made.expected.assign(answers.begin(), answers.end());
     made.facts = {{"needle", fmt::format("{}", fmt::join(made.expected, " "))}};
     return encoder.complete(prompt(n), std::move(made));
-  };
+  });
   task.score = score_all;
   return task;
 }

@@ -3,8 +3,19 @@
 #include <algorithm>
 
 #include "core/base/error.h"
+#include "core/base/random.h"
 
 namespace longlora::eval {
+
+Task seeded_task(const std::string& name, uint64_t seed, std::function<Sample(const Cell&, uint64_t stream)> make) {
+  Task task;
+  task.name = name;
+  task.settings = {{"seed", seed}};
+  task.make = [seed, make = std::move(make)](const Cell& cell) {
+    return make(cell, derive_seed(seed, {static_cast<uint64_t>(cell.length), static_cast<uint64_t>(cell.trial)}));
+  };
+  return task;
+}
 
 PromptEncoder::PromptEncoder(const text::Tokenizer& tokenizer, std::optional<text::ChatFormat> format)
     : tokenizer_(tokenizer), format_(format) {

@@ -48,6 +48,10 @@ struct Task {
   std::function<double(const Sample&, const std::string& response, std::span<const int32_t> tokens)> score;
 };
 
+// A task whose sample for a length and a trial is made from a random stream of that length's and trial's own.
+[[nodiscard]] Task seeded_task(const std::string& name, uint64_t seed,
+                               std::function<Sample(const Cell&, uint64_t stream)> make);
+
 // Prompts to token ids: as plain text, or wrapped by a chat format, the lead where the assistant's turn begins.
 class PromptEncoder {
  public:
