@@ -1,40 +1,15 @@
 // prepare as a user runs it: exit codes, and a signal in the middle.
-#include <fcntl.h>
 #include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <catch2/catch.hpp>
 
 #include "test/unit/data_support.h"
+#include "test/unit/process.h"
 
 using namespace longlora;
+using test::exit_code, test::start;
 
 namespace {
-
-// Starts the program with its output thrown away.
-pid_t start(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), LONGLORA_BINARY);
-  std::vector<char*> argv;
-  for (std::string& argument : arguments) argv.push_back(argument.data());
-  argv.push_back(nullptr);
-  const pid_t pid = ::fork();
-  if (pid == 0) {
-    const int nowhere = ::open("/dev/null", O_WRONLY);
-    ::dup2(nowhere, STDOUT_FILENO);
-    ::dup2(nowhere, STDERR_FILENO);
-    ::execv(argv[0], argv.data());
-    ::_exit(127);
-  }
-  return pid;
-}
-
-int exit_code(pid_t pid) {
-  int status = 0;
-  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-  }
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
 
 const std::string kTokenizer = LONGLORA_SOURCE_DIR "/recipes/demo";
 
