@@ -13,6 +13,8 @@ import sys
 import tempfile
 import time
 
+from support.tiny_model import write_tiny_model
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "build/longlora"
 
@@ -123,13 +125,7 @@ def main() -> None:
         text = " ".join(words.choice("alpha beta gamma delta epsilon zeta eta theta".split()) for _ in range(20000))
         (out / "text.txt").write_text(text)
         init = out / "init"
-        init.mkdir()
-        for file in ("tokenizer.json", "tokenizer_config.json"):
-            (init / file).write_bytes((ROOT / "recipes/demo" / file).read_bytes())
-        config = json.loads((ROOT / "recipes/demo/config.json").read_text())
-        config.update(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-                      num_key_value_heads=2, head_dim=16)
-        (init / "config.json").write_text(json.dumps(config))
+        write_tiny_model(init)
         common = {"data": {"train": [str(out / "text.txt")], "valid": [str(out / "text.txt")]},
                   "batch": {"sequences": 4, "micro": 2}, "eval": {"every_steps": 4, "rows": 4}, "seed": 3}
         schedule = {"type": "cosine", "warmup_steps": 2, "steps": 40}

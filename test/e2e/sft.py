@@ -12,6 +12,8 @@ import sys
 import tempfile
 import time
 
+from support.tiny_model import write_tiny_model
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "build/longlora"
 COLOURS = "red green blue black white yellow".split()
@@ -76,13 +78,7 @@ def main() -> None:
         (out / "held-out.json").write_text(json.dumps(entries[200:]))
         (out / "text.txt").write_text(" ".join(t for e in entries[:100] for t in map(str, e.values())))
         init = out / "init"
-        init.mkdir()
-        for file in ("tokenizer.json", "tokenizer_config.json"):
-            (init / file).write_bytes((ROOT / "recipes/demo" / file).read_bytes())
-        config = json.loads((ROOT / "recipes/demo/config.json").read_text())
-        config.update(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-                      num_key_value_heads=2, head_dim=16, max_position_embeddings=128)
-        (init / "config.json").write_text(json.dumps(config))
+        write_tiny_model(init, max_position_embeddings=128)
         common = {"batch": {"sequences": 4, "micro": 2}, "optimizer": {"lr": 3e-3}, "seed": 3, "log": {"tensorboard": False},
                   "model": {"path": str(out / "base/final"), "dtype": "float32"}}
         text = {"data": {"train": [str(out / "text.txt")]}}
