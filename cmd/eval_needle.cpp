@@ -43,8 +43,8 @@ Verb eval_needle_verb() {
   return {"eval-needle",
           "finds a sentence hidden in a long text: needle in a haystack",
           "--model DIR --lengths N[,N...]",
-          "The needle stands between two sentences of the text at each depth. The score is the share of the answer's "
-          "words\n"
+          "The needle stands between two sentences of the text at each depth. "
+          "The score is the share of the answer's words\n"
           "in the response, without a judge; beside it the share of the answer's tokens that the model puts first.\n"
           "Example:\n"
           "  longlora eval-needle --model Llama-2-7b-hf --adapter runs/7b-32k/final --lengths 4096,16384,32768 \\\n"

@@ -66,8 +66,8 @@ Verb eval_retrieval_verb() {
           "  niah_multivalue  four numbers under one key              niah_multiquery  four numbers under four keys\n"
           "  vt               all names of a value                    cwe, fwe         the commonest of many words\n"
           "Prompts and scores are the published ones, words and texts the program's own. Example:\n"
-          "  longlora eval-retrieval --model Llama-2-7b-32k --task niah_multikey --lengths 4096,16384,32768 --trials "
-          "20 \\\n"
+          "  longlora eval-retrieval --model Llama-2-7b-32k --task niah_multikey --lengths "
+          "4096,16384,32768 --trials 20 \\\n"
           "    --out runs/7b-32k/niah_multikey",
           declare,
           run};

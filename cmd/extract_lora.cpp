@@ -207,8 +207,8 @@ Verb extract_lora_verb() {
       "--base DIR --tuned DIR --out DIR --rank R",
       "For every matrix D = tuned - base, in float32, the best product B A of its rank: --rank R the same for all,\n"
       "--energy 0.95 the least rank that keeps 95 % of the sum of D's squared elements, --error 0.1 the least with a\n"
-      "residual |D - BA| of at most 0.1 |D| (--error E is --energy 1-E*E). The residuals in the table are those of "
-      "the\n"
+      "residual |D - BA| of at most 0.1 |D| (--error E is --energy 1-E*E). "
+      "The residuals in the table are those of the\n"
       "factors as written. Embedding, lm_head and norms that differ are stored whole. RoPE and context settings go\n"
       "into longlora.json, and 'longlora merge' restores them.\n\n"
       "Stopped or killed, the same command goes on after the last finished matrix; until the adapter is complete\n"

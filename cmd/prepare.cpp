@@ -45,14 +45,11 @@ Verb prepare_verb() {
   verb.summary = "text -> token file, streaming, resumable";
   verb.arguments = "--tokenizer DIR --out FILE.bin INPUT...";
   verb.details =
-      "Inputs are files or patterns ('books/**/*.txt'; *, ? and ** are known): .txt (a file is a document), "
-      ".jsonl\n"
+      "Inputs are files or patterns ('books/**/*.txt'; *, ? and ** are known): .txt (a file is a document), .jsonl\n"
       "(an object with \"text\" a line), .json (an array of such objects, or one), each also with .zst. "
       "FILE.bin holds\n"
-      "uint16 ids (uint32 for a vocabulary above 65536), FILE.idx.json beside it the documents. Every "
-      "document ends\n"
-      "with EOS. Unfinished work is kept in FILE.bin.partial, and the same command goes on with it. A "
-      "document is\n"
+      "uint16 ids (uint32 for a vocabulary above 65536), FILE.idx.json beside it the documents. Every document ends\n"
+      "with EOS. Unfinished work is kept in FILE.bin.partial, and the same command goes on with it. A document is\n"
       "tokenized whole: at most 1 GiB of text.\n\n"
       "  longlora prepare --tokenizer Llama-2-7b-hf --out pg19.bin 'pg19/train/*.txt'";
   verb.declare = [](cxxopts::Options& options) {

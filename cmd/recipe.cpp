@@ -90,8 +90,7 @@ Verb recipe_verb() {
           "  show    the recipe with overrides applied and every default filled in\n"
           "  check   says 'ok', or every mistake with its line (exit 2); --sft: as 'longlora sft' reads it\n"
           "  schema  JSON Schema of a recipe, for editors\n\n"
-          "RECIPE is a JSON file (comments allowed) or the name of a recipe that comes with the program. "
-          "Paths in a\n"
+          "RECIPE is a JSON file (comments allowed) or the name of a recipe that comes with the program. Paths in a\n"
           "recipe are relative to the folder that the program is started in.",
           [](cxxopts::Options& options) {
             options.add_options()("markdown", "schema: as the reference page docs/recipes.md")(

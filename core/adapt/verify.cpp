@@ -16,9 +16,9 @@ namespace {
 
 constexpr int64_t kProbeTokens = 64;
 constexpr std::string_view kProbe =
-    "In the year 1843 Ada Lovelace wrote notes on a machine that had not been built. \"The engine,\" she said, \"can "
-    "do "
-    "whatever we know how to order it to perform\": f(x) = 3x^2 - 7, 12.50 %, a table, a line of code like return x;\n"
+    "In the year 1843 Ada Lovelace wrote notes on a machine that had not been built. "
+    "\"The engine,\" she said, \"can do whatever we know how to order it to perform\": "
+    "f(x) = 3x^2 - 7, 12.50 %, a table, a line of code like return x;\n"
     "Elle n'\u00e9tait pas seule. \u4eca\u65e5\u306f\u3068\u3066\u3082\u9577\u3044\u8a71\u3067\u3059\u3002";
 
 // The first tokens of the probe, or without a tokenizer ids spread over the vocabulary.
@@ -87,8 +87,7 @@ Verification verify_merged(const MergeOptions& options, const std::filesystem::p
   if (!(result.relative <= kMost)) {
     fail(
         "{}: the merged model does not compute what base and adapter do: its logits differ by {:.3g} of their size "
-        "(largest "
-        "difference {:.3g}); nothing was kept. --no-verify merges regardless",
+        "(largest difference {:.3g}); nothing was kept. --no-verify merges regardless",
         options.out.string(), result.relative, result.largest);
   }
   return result;

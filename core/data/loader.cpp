@@ -69,8 +69,7 @@ void Loader::restore(const nlohmann::json& saved) {
   }
   if (data != fingerprint()) {
     usage_error(
-        "the training data have changed since the checkpoint (files, tokenizer, context.length, "
-        "data.packing, "
+        "the training data have changed since the checkpoint (files, tokenizer, context.length, data.packing, "
         "data.shuffle or seed); a resumed run goes on with the same data");
   }
   if (cursor.epoch < 0 || cursor.row < 0 || cursor.row >= rows_->count()) {

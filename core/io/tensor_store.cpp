@@ -35,8 +35,7 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
     const std::string extension = entry.path().extension().string();
     if (extension == ".bin" || extension == ".pt" || extension == ".pth") {
       input_error(
-          "{}: holds its weights only as a pickle ({}), which can run code when it is read; convert it once "
-          "to "
+          "{}: holds its weights only as a pickle ({}), which can run code when it is read; convert it once to "
           "safetensors with the library it came from: load it and call save_pretrained(folder, "
           "safe_serialization=True)",
           folder.string(), entry.path().filename().string());

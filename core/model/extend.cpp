@@ -92,8 +92,7 @@ double total_factor(const Config& config, const recipe::Rope& wish, int64_t leng
     const double factor = wish.type == "linear" ? std::ceil(needed) : needed;
     if (factor < own) {
       usage_error(
-          "context.length {} is {:.4g} times the {} tokens of pre-training, below the model's own factor "
-          "{:.10g}; if "
+          "context.length {} is {:.4g} times the {} tokens of pre-training, below the model's own factor {:.10g}; if "
           "its config.json gives the wrong length there, set original_max_position_embeddings",
           length, needed, config.rope.original_length, own);
     }
@@ -101,8 +100,7 @@ double total_factor(const Config& config, const recipe::Rope& wish, int64_t leng
   }
   if (*wish.factor < own) {
     usage_error(
-        "context.rope.factor {:.10g} is below the model's own factor {:.10g}; factors count from the {} "
-        "tokens of "
+        "context.rope.factor {:.10g} is below the model's own factor {:.10g}; factors count from the {} tokens of "
         "pre-training, so twice its present context is factor {:.10g}",
         *wish.factor, own, config.rope.original_length, 2.0 * own);
   }

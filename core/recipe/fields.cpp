@@ -84,8 +84,7 @@ const std::vector<Field>& fields() {
                "llama3"})},
       {AT(context.rope.factor),
        "scaling factor; auto: `context.length` over the length the model was pre-trained for; dynamic-frozen: its "
-       "factor in the "
-       "dynamic NTK formula",
+       "factor in the dynamic NTK formula",
        at_least(1)},
       {AT(context.rope.theta), "base of the frequencies; auto: the model's own", above(0)},
       {AT(context.rope.attention_factor), "yarn, longrope: factor on cos and sin; auto: by the law's formula",
@@ -130,9 +129,8 @@ const std::vector<Field>& fields() {
       {AT(sft.format), "chat format; auto: the one of the tokenizer's chat template, where it is known",
        one_of({"auto", "llama-2", "llama-3", "mistral", "vicuna", "alpaca", "longlora"})},
       {AT(sft.too_long),
-       "samples longer than a row: the middle of the longest user message is cut out, the sample is left out, or the "
-       "run "
-       "stops",
+       "samples longer than a row: the middle of the longest user message is cut out, the sample is left out, "
+       "or the run stops",
        one_of({"truncate-material", "drop", "error"})},
       {AT(sft.empty), "samples without an answer: the run stops, or they are left out", one_of({"error", "drop"})},
 

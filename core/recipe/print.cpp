@@ -115,17 +115,14 @@ std::string reference_page() {
   std::string out =
       "# Recipes\n\n"
       "<!-- Written by `longlora recipe schema --markdown`; a test compares. -->\n\n"
-      "A recipe is a JSON file with comments that says everything about a run. Keys that it leaves out have "
-      "the defaults\n"
-      "below; `longlora recipe show RECIPE` prints it with all of them, and every run saves that beside its "
-      "results.\n"
+      "A recipe is a JSON file with comments that says everything about a run. "
+      "Keys that it leaves out have the defaults\n"
+      "below; `longlora recipe show RECIPE` prints it with all of them, and every run saves that beside its results.\n"
       "`key=value` after a recipe overrides single keys by their dotted path, from left to right:\n\n"
-      "    longlora train my.json optimizer.lr=1e-4 'data.train=[\"a.txt\", \"b.txt\"]' "
-      "checkpoint.dir=runs/second\n\n"
-      "Paths are relative to the folder that the program is started in, not to the recipe. A list of text "
-      "may be written\n"
-      "as one text. Unknown and duplicate keys, wrong types and values, and keys that contradict one another "
-      "or would\n"
+      "    longlora train my.json optimizer.lr=1e-4 'data.train=[\"a.txt\", \"b.txt\"]' checkpoint.dir=runs/second\n\n"
+      "Paths are relative to the folder that the program is started in, not to the recipe. "
+      "A list of text may be written\n"
+      "as one text. Unknown and duplicate keys, wrong types and values, and keys that contradict one another or would\n"
       "have no effect are mistakes; `longlora recipe check RECIPE` reports all of them at once.\n";
   for (const Section& section : sections()) {
     std::string rows;
@@ -144,7 +141,8 @@ std::string reference_page() {
       "`longlora recipe cp NAME` writes one out to be edited; `longlora train NAME key=value …` runs it as it is, "
       "where\n"
       "this build has all that it asks for.\n\n"
-      "| name | what it is |\n|---|---|\n";
+      "| name | what it is |\n"
+      "|---|---|\n";
   for (const Shipped& one : shipped()) out += fmt::format("| `{}` | {} |\n", one.name, describe(one));
   return out;
 }

@@ -13,8 +13,7 @@ namespace {
 
 constexpr const char* kVicunaSystem =
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
-    "and "
-    "polite answers to the user's questions.";
+    "and polite answers to the user's questions.";
 constexpr const char* kAlpacaTask =
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.";
 

@@ -121,10 +121,8 @@ class Trainer {
     const std::string more = rows.size() > kMost ? fmt::format(" and {} more", rows.size() - kMost) : "";
     fail(
         "step {}: the {} is not finite (rows {}{} of data.train, counted from 0); the last checkpoint is untouched. "
-        "Try a "
-        "lower optimizer.lr, more schedule.warmup_steps or a smaller optimizer.max_grad_norm, and check the data and "
-        "the "
-        "base model with eval-ppl",
+        "Try a lower optimizer.lr, more schedule.warmup_steps or a smaller optimizer.max_grad_norm, and check the data "
+        "and the base model with eval-ppl",
         step + 1, what, fmt::join(rows.first(std::min(rows.size(), kMost)), ", "), more);
   }
 
