@@ -1,0 +1,99 @@
+"""What the demos share: commands that are shown and run, stages that are not run twice."""
+from __future__ import annotations
+
+import json
+import pathlib
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PROGRAM = "build/longlora"
+
+
+class Stop(Exception):
+    """Ends the demo with a line for the user and an exit code."""
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code
+
+
+def run(command: list[str], quiet: bool = False) -> None:
+    """Runs a command from the repository's folder, its output shown; an interrupt is left to the command to end."""
+    shown = shlex.join(command)
+    print(f"\033[2m$ {shown}\033[0m" if sys.stdout.isatty() else f"$ {shown}", flush=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL if quiet else None)
+    while True:
+        try:
+            code = process.wait()
+            break
+        except KeyboardInterrupt:  # the program got it too, saves and ends
+            continue
+    if code == 75 or code < 0:
+        raise Stop("stopped; run the same command again to go on", 75)
+    if code:
+        raise Stop(f"this failed (exit {code}): {shown}", code)
+
+
+def build() -> None:
+    if (ROOT / PROGRAM).exists():
+        return
+    print("The program is not built yet: setting up and building (once).", flush=True)
+    run(["scripts/setup"])
+    run(["scripts/build"])
+
+
+class Stages:
+    """A demo in the folder `out`; `about` is what tells one demo from another."""
+
+    def __init__(self, out: pathlib.Path, about: dict):
+        self.out, self.about = out, about
+        inside = ROOT in out.parents
+        self.folder = out.relative_to(ROOT).as_posix() if inside else str(out)  # as the commands spell it
+        self.commands: list[tuple[str, str, float]] = []  # stage, command, seconds
+
+    # A stage leaves stages/NAME.json when it is complete; the text in it says what it did.
+    def stage(self, name: str, title: str, command: list[str], leftover: str = "", recipe: str = "",
+              quiet: bool = False) -> None:
+        """Runs one command of the demo unless it is done. `leftover`: the folder a stopped training goes on from."""
+        mark = self.out / "stages" / f"{name}.json"
+        if mark.exists():
+            done = json.loads(mark.read_text())
+            if done["command"] != command or done["recipe"] != recipe:
+                raise Stop(f"{self.folder}: stage {name} was run with other settings; --overwrite starts over", 2)
+            self.commands.append((name, shlex.join(done["command"]), done["seconds"]))
+            print(f"{title}: done before")
+            return
+        print(f"\n{title}", flush=True)
+        again = list(command)
+        start = time.time()
+        finished = leftover and (self.out / leftover / "final").exists()  # stopped just before its mark was written
+        if leftover and (self.out / leftover).exists() and not finished:
+            if any((self.out / leftover).glob("step-*")):
+                again.append("--resume")
+            else:
+                shutil.rmtree(self.out / leftover)
+        if not finished:
+            run(again, quiet)
+        seconds = time.time() - start
+        self.commands.append((name, shlex.join(command), seconds))
+        mark.parent.mkdir(exist_ok=True)
+        mark.write_text(json.dumps({"command": command, "recipe": recipe, "seconds": round(seconds, 2)}) + "\n")
+
+    def start(self, overwrite: bool) -> None:
+        """An empty folder, or the same demo begun before."""
+        about = self.out / "demo.json"
+        if about.exists() and overwrite:
+            shutil.rmtree(self.out)
+        elif about.exists():
+            before = json.loads(about.read_text())
+            if before != self.about:
+                raise Stop(f"{self.folder} holds another demo ({before['size']}, seed {before['seed']}); choose another "
+                           "--out, or --overwrite", 2)
+        elif self.out.exists() and any(self.out.iterdir()):
+            raise Stop(f"{self.folder} is not empty and holds no demo; choose another --out", 2)
+        self.out.mkdir(parents=True, exist_ok=True)
+        about.write_text(json.dumps(self.about) + "\n")
