@@ -1,1 +1,1 @@
-"""The parts of scripts/demo: the text it trains on, its sizes and settings, the page it writes."""
+"""The parts of scripts/demo and scripts/passkey-demo: the text they train on, sizes and settings, stages, the page."""
