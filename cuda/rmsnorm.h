@@ -47,7 +47,7 @@ struct RmsNormBackward {
   float* work = nullptr;  // [rmsnorm_blocks(rows), d] where there is dw
 };
 
-// How many partial sums dw is made of: the same on every GPU, and so are the bits of dw.
+// How many partial sums dw is made of, whatever the GPU.
 [[nodiscard]] int64_t rmsnorm_blocks(int64_t rows);
 
 // Both throw LaunchError for sizes that make no sense or a launch that fails.
