@@ -1,4 +1,7 @@
 // The program's entry: finds the verb, parses its options, runs it and turns errors into exit codes.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -133,25 +136,43 @@ Exit dispatch(int argc, char** argv) {
   return verb.run(arguments);
 }
 
+// A closed descriptor 0, 1 or 2 would be given to the next file that is opened, and messages written into that.
+void keep_standard_streams() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (::fcntl(fd, F_GETFD) < 0) (void)::open("/dev/null", O_RDWR);
+}
+
+int run(int argc, char** argv) {
+  const Exit done = dispatch(argc, argv);
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) fail("standard output: not everything could be written");
+  return static_cast<int>(done);
+}
+
+// Standard error may be a full disk too, at which fmt::print would throw.
+void say(const std::string& message) {
+  (void)std::fputs(("error: " + message + "\n").c_str(), stderr);
+}
+
 }  // namespace
 }  // namespace longlora::cmd
 
 int main(int argc, char** argv) {
-  using longlora::Exit;
+  using longlora::Exit, longlora::cmd::say;
+  longlora::cmd::keep_standard_streams();
   longlora::install_signal_handlers();
   longlora::keep_freed_memory();
   const c10::InferenceMode no_autograd;  // the backward passes are written out
   try {
-    return static_cast<int>(longlora::cmd::dispatch(argc, argv));
+    return longlora::cmd::run(argc, argv);
   } catch (const longlora::Error& error) {
-    fmt::print(stderr, "error: {}\n", error.what());
+    say(error.what());
     return static_cast<int>(error.code());
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "error: out of memory\n");
+    say("out of memory");
   } catch (const c10::Error& error) {
-    fmt::print(stderr, "error: {}\n", error.what_without_backtrace());
+    say(error.what_without_backtrace());
   } catch (const std::exception& error) {
-    fmt::print(stderr, "error: {}\n", error.what());
+    say(error.what());
   }
   return static_cast<int>(Exit::failed);
 }

@@ -7,6 +7,15 @@
 #include <utility>
 
 namespace longlora {
+namespace {
+
+// Unlike fmt::print it does not throw: a full disk under the log must not end the work.
+void put(const std::string& text) {
+  (void)std::fputs(text.c_str(), stderr);
+  (void)std::fflush(stderr);
+}
+
+}  // namespace
 
 Progress::Progress(std::string what, int64_t total, std::string unit, double every_s)
     : what_(std::move(what)),
@@ -30,25 +39,23 @@ void Progress::update(int64_t done, const std::string& note) {
   last_ = now;
   const std::string text = line(done, note);
   if (terminal_) {
-    fmt::print(stderr, "\r\x1b[K{}", text);
+    put("\r\x1b[K" + text);
     drawn_ = true;
   } else {
-    fmt::print(stderr, "{}\n", text);
+    put(text + "\n");
   }
-  std::fflush(stderr);
 }
 
 void Progress::clear() {
   if (!drawn_) return;
-  fmt::print(stderr, "\r\x1b[K");
-  std::fflush(stderr);
+  put("\r\x1b[K");
   drawn_ = false;
 }
 
 void Progress::finish(const std::string& note) {
   if (std::exchange(finished_, true)) return;
   clear();
-  fmt::print(stderr, "{}\n", line(done_, note));
+  put(line(done_, note) + "\n");
 }
 
 std::string Progress::line(int64_t done, const std::string& note) const {

@@ -315,6 +315,26 @@ def words_that_belong_to_nothing(case):
 
 
 @check
+def output_that_arrives_nowhere(case):
+    """Results that could not be written are an error; messages that could not be are not."""
+    asked = [PROGRAM, "eval-ppl", "--model", case.model, "--data", case.data, "--context", "64", "--json", "-"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(asked, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1 and "standard output" in done.stderr, done
+        assert subprocess.run([PROGRAM, "help"], stdout=full, stderr=subprocess.PIPE).returncode == 1
+        assert subprocess.run(asked, stdout=subprocess.PIPE, stderr=full).returncode == 0
+        assert subprocess.run([PROGRAM, "eval-ppl", "--model", case.out / "no"], stdout=full, stderr=full).returncode == 2
+    path = case.out / "recipe.json"
+    for number, redirected in enumerate(("2>/dev/full", "2>&-", "0<&- 1>&- 2>&-")):
+        folder = case.out / f"run-{number}"
+        path.write_text(json.dumps({**case.recipe, "checkpoint": {"dir": str(folder)}}))
+        done = subprocess.run(["sh", "-c", f'"$1" train "$2" {redirected}', "sh", PROGRAM, path], capture_output=True)
+        assert done.returncode == 0 and (folder / "final/adapter_model.safetensors").exists(), (redirected, done)
+        steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert steps == [1, 2, 3], (redirected, steps)
+
+
+@check
 def unknown_words(case):
     shown = subprocess.run([PROGRAM, "help", "train"], capture_output=True, text=True)
     assert "longlora train RECIPE [key=value ...] [options]" in shown.stdout, shown.stdout
