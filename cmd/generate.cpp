@@ -5,6 +5,7 @@
 #include "core/base/file.h"
 #include "core/base/signal.h"
 #include "core/text/chat_template.h"
+#include "core/text/unicode.h"
 
 namespace longlora::cmd {
 namespace {
@@ -59,8 +60,10 @@ eval::AnswerOptions answer_options(const cxxopts::ParseResult& arguments, int64_
     usage_error("--temperature must not be negative, --top-p lie in (0, 1], --top-k not be negative");
   if (!(how.repetition_penalty > 0) || !std::isfinite(how.repetition_penalty))
     usage_error("--repetition-penalty must be a number over 0; 1 changes nothing");
-  for (const std::string& stop : options.stop_strings)
+  for (const std::string& stop : options.stop_strings) {
     if (stop.empty()) usage_error("--stop: an empty text would end every answer at once");
+    if (!text::is_valid_utf8(stop)) usage_error("--stop: is not UTF-8, which all answers are");
+  }
   return options;
 }
 
@@ -139,7 +142,10 @@ void add_answer(nlohmann::ordered_json& object, int64_t prompt_tokens, const eva
 }
 
 JsonLines::JsonLines(const std::string& target) {
-  if (target != "-") file_.emplace(target, 0);
+  if (target == "-") return;
+  std::error_code ignored;  // opening the file says it
+  if (const fs::path folder = fs::path(target).parent_path(); !folder.empty()) fs::create_directories(folder, ignored);
+  file_.emplace(target, 0);
 }
 
 void JsonLines::write(const nlohmann::ordered_json& object) {

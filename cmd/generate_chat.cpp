@@ -96,6 +96,8 @@ class Chat {
       const std::string message = blank(line);
       if (message.empty() && material_.empty()) return;
       say(material_.empty() ? message : message.empty() ? material_ : material_ + "\n" + message);
+    } else if (blank(line) == "/file") {
+      usage_error("/file: which one? Give /file PATH");
     } else if (line.starts_with("/file ")) {
       material_ = read_file(blank(line.substr(6)));
       fmt::print(stderr, "{} bytes go before the next message\n", material_.size());

@@ -42,8 +42,8 @@ def main() -> None:
             prompts += [{"messages": turn["messages"], "id": f"{number}.{i}"} for i, turn in enumerate(turns)]
         wanted = [turn for turns in golden["conversations"] for turn in turns]
         (out / "prompts.jsonl").write_text("".join(json.dumps(p) + "\n\n" for p in [*prompts, {"prompt": "Attention inside"}]))
-        generate(*model, "--prompts", out / "prompts.jsonl", "--json", out / "answers.jsonl")
-        answers = lines((out / "answers.jsonl").read_text())
+        generate(*model, "--prompts", out / "prompts.jsonl", "--json", out / "new/answers.jsonl")  # the folder is made
+        answers = lines((out / "new/answers.jsonl").read_text())
         assert [a["index"] for a in answers] == list(range(7)) and [a.get("id") for a in answers] == [p["id"] for p in prompts] + [None]
         assert [a["tokens"] for a in answers[:6]] == [turn["tokens"] for turn in wanted], answers
         assert {a["finish"] for a in answers} <= {"end", "length"} and all(a["tokens_per_s"] > 0 for a in answers), answers
@@ -69,15 +69,18 @@ def main() -> None:
             result = generate(*arguments, said=said, code=code)
             assert word in result.stderr, result.stderr
         refused(2, "/hello: no such command", *model, "--chat", said="/hello\n")
+        refused(2, "/file: which one?", *model, "--chat", said="/file\n")
+        refused(2, "/file: which one?", *model, "--chat", said="/file \n")
         refused(3, "nothing.txt", *model, "--chat", said="/file nothing.txt\n")
         refused(2, "the model covers 256", *model, "--chat", said="a" * 2000 + "\n")
         refused(2, "one of --prompt, --prompt-file, --prompts and --chat", *model)
         refused(2, "one of --prompt, --prompt-file, --prompts and --chat", *model, "--prompts", out / "prompts.jsonl", "--chat")
         refused(2, "--system belongs to --chat", *model, "--prompt", "a", "--system", "b")
         refused(2, "--stop", *model, "--prompt", "a", "--stop", "")
+        refused(2, "--stop: is not UTF-8", *model, "--prompt", "a", "--stop", b"\xbf".decode(errors="surrogateescape"))
         refused(2, "--repetition-penalty", *model, "--prompt", "a", "--repetition-penalty", "0")
         refused(2, "unknown chat format 'lama-2'", *model, "--chat", "--format", "lama-2")
-        refused(2, "exists already", *model, "--prompts", out / "prompts.jsonl", "--json", out / "answers.jsonl")
+        refused(2, "exists already", *model, "--prompts", out / "prompts.jsonl", "--json", out / "new/answers.jsonl")
         (out / "long.jsonl").write_text(json.dumps({"prompt": "a"}) + "\n" + json.dumps({"prompt": "a" * 3000}) + "\n")
         result = generate(*model, "--prompts", out / "long.jsonl", code=2)
         assert f"{out}/long.jsonl:2: " in result.stderr and result.stdout == "", result  # before anything is answered
