@@ -5,6 +5,7 @@
 
 #include "cmd/verb.h"
 #include "core/base/file.h"
+#include "core/base/log.h"
 
 namespace longlora::cmd {
 namespace {
@@ -26,8 +27,14 @@ eval::ReportInput read_all(const std::vector<std::string>& named, std::vector<fs
     if (!eval::read_results(file, input))
       input_error("{}: holds no results of eval-ppl, eval-passkey, eval-needle or eval-retrieval", file.string());
   }
-  for (const fs::path& file : found)
-    if (seen.insert(fs::weakly_canonical(file)).second) (void)eval::read_results(file, input);
+  for (const fs::path& file : found) {  // what lies there may be anything, such as a recipe with comments
+    if (!seen.insert(fs::weakly_canonical(file)).second) continue;
+    try {
+      (void)eval::read_results(file, input);
+    } catch (const Error& error) {
+      log::warn("left out: {}", error.what());
+    }
+  }
   return input;
 }
 
@@ -40,7 +47,11 @@ Exit run(const cxxopts::ParseResult& arguments) {
     usage_error("report: no run is named, in whose folder the page could go; say where with --out FILE");
   const fs::path out =
       arguments.count("out") > 0 ? fs::path(arguments["out"].as<std::string>()) : runs.front() / "report.html";
-  if (arguments.count("overwrite") == 0) check_new_file(out, "--out");
+  if (arguments.count("overwrite") == 0) {
+    if (fs::is_regular_file(out))
+      usage_error("{}: exists already; pass --overwrite, or give another name with --out", out.string());
+    check_new_file(out, "--out");
+  }
   write_file_atomically(out, eval::report_page(input));
   fmt::print("{}: {} runs, {} perplexity files, {} retrieval grids\n", out.string(), input.runs.size(),
              input.perplexities.size(), input.grids.size());

@@ -129,6 +129,7 @@ def main() -> None:
 
         (out / "tuned/ppl").mkdir()
         longlora("eval-ppl", *base, "--data", out / "text.txt", "--context", 64, "--json", out / "tuned/ppl/base.json")
+        (out / "tuned/mine.json").write_text("// a recipe with comments\n{}\n")  # is left out of the report
         written = [longlora("report", out / "tuned", out / "stacked", *flags).returncode for flags in ([], [], ["--overwrite"])]
         page = (out / "tuned/report.html").read_text()
         assert written == [0, 2, 0] and f"<td>{valid[-1]:.4f}</td>" in page and "ppl/base.json, text.txt" in page, written
