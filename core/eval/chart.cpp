@@ -80,7 +80,9 @@ Axis y_axis(std::pair<double, double> range, const ChartOptions& options) {
     return {low / room, high * room, kHeight - kBottom, kTop, true};
   }
   if (options.from_zero) low = std::min(low, 0.0);
-  const double room = high > low ? 0.06 * (high - low) : std::max(1e-12, 0.1 * std::abs(high));
+  // Values that differ in their last digits only are drawn as alike: ticks between them could not be told apart.
+  const bool alike = !(high - low > 1e-9 * std::max(std::abs(low), std::abs(high)));
+  const double room = alike ? std::max(1e-12, 0.1 * std::abs(high)) : 0.06 * (high - low);
   return {options.from_zero && low == 0 ? 0 : low - room, high + room, kHeight - kBottom, kTop, false};
 }
 
