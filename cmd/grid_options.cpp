@@ -80,6 +80,10 @@ void print_table(const eval::GridTable& table) {
   fmt::print("{}\n", line);
 }
 
+bool depths_named(const GridArguments& arguments, const eval::Task& task) {  // or drawn by the task
+  return task.takes_depth && !arguments.grid.depths.empty();
+}
+
 ordered_json results_json(const GridArguments& arguments, const eval::Task& task,
                           std::span<const eval::CellResult> results, const eval::GridTable& table) {
   ordered_json cells = ordered_json::array(), lengths = ordered_json::array();
@@ -102,6 +106,7 @@ ordered_json results_json(const GridArguments& arguments, const eval::Task& task
   return {{"model", arguments.grid.model_name},
           {"task", task.name},
           {"settings", task.settings},
+          {"depths", depths_named(arguments, task) ? ordered_json(arguments.grid.depths) : ordered_json()},
           {"lengths", lengths},
           {"results", cells}};
 }
@@ -220,7 +225,7 @@ Exit run_grid_verb(GridArguments& arguments, const std::function<eval::Task(cons
         grid.out / "heatmap.svg",
         eval::heatmap_svg(table, fmt::format("{}: {}", task.name, grid.model_name),
                           fmt::format("mean score, {} prompt{} a {}", grid.trials, grid.trials == 1 ? "" : "s",
-                                      task.takes_depth && !grid.depths.empty() ? "cell" : "length")));
+                                      depths_named(arguments, task) ? "cell" : "length")));
     log::info("{0}/results.json, {0}/heatmap.svg", grid.out.string());
   }
   if (!arguments.json.empty()) write_result(arguments.json, json);

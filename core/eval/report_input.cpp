@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <set>
 
 #include "core/base/error.h"
 #include "core/io/json_file.h"
@@ -26,14 +25,6 @@ double number_or_nan(const ordered_json& value) {
   return value.is_number() ? value.get<double>() : std::numeric_limits<double>::quiet_NaN();
 }
 
-// Depths stand in the files as the answers stood. The same ones come again at other lengths and trials where the user named
-// them; where the task drew them hardly any does.
-bool depths_were_drawn(const std::vector<CellResult>& results) {
-  std::set<double> depths;
-  for (const CellResult& r : results) depths.insert(r.depth);
-  return 2 * depths.size() > results.size();
-}
-
 GridFile grid_of(const ordered_json& root, const fs::path& file) {
   std::vector<CellResult> results;
   for (const ordered_json& cell : root.at("results")) {
@@ -48,7 +39,8 @@ GridFile grid_of(const ordered_json& root, const fs::path& file) {
     results.push_back(std::move(r));
   }
   if (results.empty()) input_error("{}: has no results", file.string());
-  if (depths_were_drawn(results))
+  const auto depths = root.find("depths");  // those that were named; without them the task drew the places
+  if (depths == root.end() || depths->is_null())
     for (CellResult& r : results) r.cell.depth = -1;
   return {.name = name_of(file, true),
           .task = root.at("task").get<std::string>(),

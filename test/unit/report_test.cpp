@@ -125,17 +125,22 @@ TEST_CASE("a report has the numbers of the files it is made of, and no name brea
                R"({"results":[{"data":"x/<b>.bin","context":512,"stride":256,"windows":2,"tokens":1022,
     "loss":2.0,"ppl":7.389},{"data":"x/<b>.bin","context":2048,"stride":256,"windows":2,"tokens":4094,"loss":2.2,"ppl":9.025}]})");
   folder.write(name + "/passkey/results.json",
-               R"({"model":"m<1>","task":"passkey","settings":{},"lengths":[],"results":[
+               R"({"model":"m<1>","task":"passkey","settings":{},"depths":[0,50],"lengths":[],"results":[
     {"context_length":512,"depth_percent":0,"version":1,"prompt_tokens":500,"score":1,"teacher_forced_accuracy":0.875,"model_response":"1"},
     {"context_length":512,"depth_percent":50,"version":1,"prompt_tokens":500,"score":0,"teacher_forced_accuracy":0.125,"model_response":"1"},
     {"context_length":1024,"depth_percent":0,"version":1,"prompt_tokens":1000,"score":1,"teacher_forced_accuracy":1,"model_response":"1"},
     {"context_length":1024,"depth_percent":50,"version":1,"prompt_tokens":1000,"score":0.25,"teacher_forced_accuracy":1,"model_response":"1"}]})");
+  folder.write(name + "/needle.json",  // one prompt a depth, at depths that were named
+               R"({"model":"m","task":"needle","settings":{},"depths":[0,50,100],"lengths":[],"results":[
+    {"context_length":256,"depth_percent":0,"version":1,"prompt_tokens":250,"score":1,"teacher_forced_accuracy":1,"model_response":"1"},
+    {"context_length":256,"depth_percent":50,"version":1,"prompt_tokens":250,"score":0.75,"teacher_forced_accuracy":1,"model_response":"1"},
+    {"context_length":256,"depth_percent":100,"version":1,"prompt_tokens":250,"score":0,"teacher_forced_accuracy":1,"model_response":"1"}]})");
   folder.write(name + "/step-2/config.json", "{\"results\": 1}");
 
   eval::ReportInput input;
   input.runs = {eval::read_run(run), eval::read_run(folder / "other")};
   const auto files = eval::json_files_of(run);
-  REQUIRE(files == std::vector<fs::path>{run / "passkey/results.json", run / "ppl.json"});
+  REQUIRE(files == std::vector<fs::path>{run / "needle.json", run / "passkey/results.json", run / "ppl.json"});
   for (const fs::path& file : files) CHECK(eval::read_results(file, input));
   const std::string page = eval::report_page(input);
   const auto has = [&](const std::string& text) {
@@ -149,6 +154,7 @@ TEST_CASE("a report has the numbers of the files it is made of, and no name brea
   has("<td>teacher-forced</td><td>0.500</td><td>1.000</td>");
   has("512 tokens, 50%: 0.00");
   has("1024 tokens, 50%: 0.25");
+  has("256 tokens, 50%: 0.75");
   has("<td>optimizer.lr</td><td>0.002</td><td>0.5</td>");
   CHECK(page.find("<td>model.path</td>") == page.npos);  // the same in both
   has("a&amp;b &lt;script&gt;&quot;x&quot;");
