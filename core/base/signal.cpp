@@ -21,7 +21,8 @@ void handle(int number) {
 
 void install_signal_handlers() {
   std::signal(SIGXFSZ, SIG_IGN);  // a file beyond the limit is an error of the write, which cleans up
-  for (const int number : {SIGINT, SIGTERM, SIGUSR1}) std::signal(number, handle);
+  for (const int number : {SIGINT, SIGTERM, SIGUSR1, SIGHUP})
+    if (std::signal(number, handle) == SIG_IGN) std::signal(number, SIG_IGN);  // by nohup
 }
 
 bool stop_requested() {

@@ -1,4 +1,4 @@
-// A signal (SIGINT, SIGTERM, SIGUSR1) only raises a flag; long-running loops look at it between steps, save
+// A signal (SIGINT, SIGTERM, SIGUSR1, SIGHUP) only raises a flag; long-running loops look at it between steps, save
 // and leave with Exit::interrupted. A second SIGINT kills the program at once.
 #pragma once
 

@@ -335,6 +335,33 @@ def output_that_arrives_nowhere(case):
 
 
 @check
+def a_terminal_that_is_closed(case):
+    """Its hang-up stops a run as Ctrl-C does, with a checkpoint; under nohup the run goes on."""
+    case.recipe.update(schedule={"steps": 100000, "warmup_steps": 0})
+    path, log = case.out / "recipe.json", case.out / "run/metrics.jsonl"
+    for ignored in (False, True):
+        case.recipe["checkpoint"] = {"dir": str(case.out / "run"), "every_steps": 100000}
+        path.write_text(json.dumps(case.recipe))
+        process = subprocess.Popen([PROGRAM, "train", path], stderr=subprocess.DEVNULL,
+                                   preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL))
+        steps = lambda: len(log.read_text().splitlines()) if log.exists() else 0
+        try:
+            while steps() < 2 and process.poll() is None:
+                time.sleep(0.001)
+            process.send_signal(signal.SIGHUP)
+            reached = steps()
+            while ignored and steps() < reached + 5 and process.poll() is None:
+                time.sleep(0.001)
+            assert not ignored or process.poll() is None, process.returncode
+            process.send_signal(signal.SIGTERM if ignored else 0)
+            assert process.wait(timeout=60) == 75, process.returncode
+        finally:
+            process.kill()
+        assert list((case.out / "run").glob("step-*")), "nothing was saved"
+        shutil.rmtree(case.out / "run")
+
+
+@check
 def unknown_words(case):
     shown = subprocess.run([PROGRAM, "help", "train"], capture_output=True, text=True)
     assert "longlora train RECIPE [key=value ...] [options]" in shown.stdout, shown.stdout
