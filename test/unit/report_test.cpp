@@ -135,6 +135,7 @@ TEST_CASE("a report has the numbers of the files it is made of, and no name brea
     {"context_length":256,"depth_percent":0,"version":1,"prompt_tokens":250,"score":1,"teacher_forced_accuracy":1,"model_response":"1"},
     {"context_length":256,"depth_percent":50,"version":1,"prompt_tokens":250,"score":0.75,"teacher_forced_accuracy":1,"model_response":"1"},
     {"context_length":256,"depth_percent":100,"version":1,"prompt_tokens":250,"score":0,"teacher_forced_accuracy":1,"model_response":"1"}]})");
+  folder.write(name + "/merged/tokenizer.json", "{}");
   folder.write(name + "/step-2/config.json", "{\"results\": 1}");
 
   eval::ReportInput input;
