@@ -7,6 +7,7 @@
 #include "cmd/model_options.h"
 #include "core/adapt/extract.h"
 #include "core/base/progress.h"
+#include "core/base/signal.h"
 
 namespace longlora::cmd {
 namespace {
@@ -182,6 +183,7 @@ void print(const adapt::ExtractReport& report, const Total& total, const adapt::
 }
 
 Exit run(const cxxopts::ParseResult& arguments) {
+  ignore_closed_pipes();
   const adapt::ExtractOptions options = options_of(arguments);
   const auto json = output_file(arguments, "json");
   std::optional<Progress> progress;

@@ -86,7 +86,7 @@ Exit answer_one(const GenerateArguments& arguments, const std::string& text) {
     add_answer(result, static_cast<int64_t>(prompt.size()), answer);
     write_result(*arguments.json, result.dump(2));
   }
-  return answer.finish == eval::Finish::interrupted ? Exit::interrupted : Exit::done;
+  return answer.finish == eval::Finish::interrupted ? Exit::failed : Exit::done;
 }
 
 Exit run(const cxxopts::ParseResult& arguments) {

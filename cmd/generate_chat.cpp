@@ -73,7 +73,7 @@ class Chat {
       if (!line) break;
       attempt([&] { take(*line); });
     }
-    return stop_requested() ? Exit::interrupted : Exit::done;
+    return Exit::done;
   }
 
  private:

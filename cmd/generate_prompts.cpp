@@ -10,7 +10,7 @@ namespace {
 
 struct Question {
   std::optional<nlohmann::json> id;
-  std::vector<int32_t> tokens;
+  std::vector<int32_t> tokens, stop;
 };
 
 bool any_conversation(const std::vector<data::Prompt>& prompts) {
@@ -20,9 +20,13 @@ bool any_conversation(const std::vector<data::Prompt>& prompts) {
 Question question_of(data::Prompt& prompt, const adapt::OpenedModel& opened, const GenerateArguments& arguments,
                      std::optional<text::ChatFormat> format) {
   try {
-    Question out{std::move(prompt.id), prompt.messages.empty()
-                                           ? with_bos(*opened.tokenizer, prompt.text)
-                                           : text::encode_chat(*opened.tokenizer, *format, prompt.messages).ids};
+    Question out{std::move(prompt.id), {}, opened.stop};
+    if (prompt.messages.empty()) {
+      out.tokens = with_bos(*opened.tokenizer, prompt.text);
+    } else {
+      out.tokens = text::encode_chat(*opened.tokenizer, *format, prompt.messages).ids;
+      out.stop.push_back(text::answer_end(*opened.tokenizer, *format));
+    }
     if (out.tokens.empty()) input_error("the prompt has no token");
     adapt::check_covered(opened.llama->config(),
                          static_cast<int64_t>(out.tokens.size()) + arguments.answer.generate.max_new_tokens,
@@ -41,23 +45,20 @@ Exit answer_prompts(const GenerateArguments& arguments, const std::string& file)
   if (any_conversation(prompts)) format = arguments.chat_format();
   const adapt::OpenedModel opened = open_with_tokenizer(arguments);
   const model::Llama& llama = *opened.llama;
-  std::vector<int32_t> stop = opened.stop;
-  if (format) stop.push_back(text::answer_end(*opened.tokenizer, *format));
   std::vector<Question> questions;
   for (data::Prompt& prompt : prompts) questions.push_back(question_of(prompt, opened, arguments, format));
 
   JsonLines out(arguments.json.value_or("-"));
   Progress progress("answering", static_cast<int64_t>(questions.size()), "prompts");
   for (size_t i = 0; i < questions.size(); ++i) {
-    const auto& [id, tokens] = questions[i];
+    const auto& [id, tokens, stop] = questions[i];
     const auto length = static_cast<int64_t>(tokens.size());
     model::KvCache cache = llama.make_cache(length + arguments.answer.generate.max_new_tokens);
     const eval::Answer answer =
         eval::answer(llama, opened.tokenizer, tokens, cache, stop, arguments.answer, [](const std::string&) {});
     progress.clear();
     if (answer.finish == eval::Finish::interrupted) {
-      log::info("stopped by a signal after {} of {} prompts", i, questions.size());
-      return Exit::interrupted;
+      fail("stopped by a signal; the first {} of {} prompts were answered", i, questions.size());
     }
     nlohmann::ordered_json line = {{"index", i}};
     if (id) line["id"] = *id;

@@ -8,6 +8,7 @@
 #include "core/adapt/portable.h"
 #include "core/adapt/verify.h"
 #include "core/base/progress.h"
+#include "core/base/signal.h"
 
 namespace longlora::cmd {
 namespace {
@@ -58,6 +59,7 @@ io::Vocabulary parse_embed(const std::string& text) {
 }
 
 Exit run(const cxxopts::ParseResult& arguments) {
+  ignore_closed_pipes();
   if (!arguments.unmatched().empty()) {
     usage_error("merge: '{}' belongs to no option; 'longlora help merge' shows them", arguments.unmatched().front());
   }

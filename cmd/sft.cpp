@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "cmd/verb.h"
+#include "core/base/signal.h"
 #include "core/recipe/read.h"
 #include "core/text/stream_decoder.h"
 #include "core/train/trainer.h"
@@ -36,6 +37,7 @@ void print(const data::Sample& sample, const std::shared_ptr<const text::Tokeniz
 }
 
 Exit run(const cxxopts::ParseResult& arguments) {
+  ignore_closed_pipes();
   const std::vector<std::string>& words = arguments.unmatched();
   if (words.empty()) usage_error("sft: which recipe? usage: longlora sft RECIPE [key=value ...]");
   const recipe::Recipe recipe = recipe::read(words.front(), std::span(words).subspan(1), recipe::Use::sft);

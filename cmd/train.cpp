@@ -2,6 +2,7 @@
 #include <unordered_set>
 
 #include "cmd/verb.h"
+#include "core/base/signal.h"
 #include "core/recipe/read.h"
 #include "core/train/trainer.h"
 
@@ -13,6 +14,7 @@ void declare(cxxopts::Options& options) {
 }
 
 Exit run(const cxxopts::ParseResult& arguments) {
+  ignore_closed_pipes();
   const std::vector<std::string>& words = arguments.unmatched();
   if (words.empty()) usage_error("train: which recipe? usage: longlora train RECIPE [key=value ...]");
   const recipe::Recipe recipe = recipe::read(words.front(), std::span(words).subspan(1), recipe::Use::train);

@@ -279,10 +279,26 @@ void check_result(const fs::path& folder, const std::vector<std::pair<std::strin
   if (!same) fail("{}: read back after writing, the folder is not what was written", folder.string());
 }
 
+// Whether an adapter is given with a negative weight.
+bool taken_out(const MergeOptions& options, const fs::path& folder) {
+  return std::ranges::any_of(options.adapters, [&](const WeightedAdapter& one) {
+    return one.weight < 0 && fs::equivalent(one.folder, folder);
+  });
+}
+
 }  // namespace
 
 void check_folders(const MergeOptions& options) {
   if (options.adapters.empty()) usage_error("merge: give at least one --adapter");
+  for (size_t i = 0; i < options.adapters.size(); ++i) {
+    for (size_t j = 0; j < i; ++j) {
+      const WeightedAdapter &one = options.adapters[i], &other = options.adapters[j];
+      std::error_code missing;  // which is said below
+      if (one.weight == other.weight && fs::equivalent(one.folder, other.folder, missing))
+        usage_error("{}: is given twice; for twice its change say {}={}", one.folder.string(), one.folder.string(),
+                    2 * one.weight);
+    }
+  }
   // Without a slash at its end.
   const auto clean = [](const fs::path& path) { return path.has_filename() ? path : path.parent_path(); };
   const auto holds = [&](const fs::path& outer, const fs::path& inner) {  // or is the same
@@ -312,7 +328,7 @@ MergeReport merge(const MergeOptions& options, const std::function<void(int64_t,
   AdaptOptions how{.other_bases = true, .brings_context = {}};
   for (const WeightedAdapter& adapter : options.adapters) {
     adapters.emplace_back(adapter.folder, options.embed.value_or(io::Vocabulary::whole));
-    how.brings_context.push_back(adapter.weight > 0);
+    how.brings_context.push_back(adapter.weight > 0 && !taken_out(options, adapter.folder));
   }
   MergeReport report;
   const model::Config base_config = model::read_config(options.model);

@@ -25,6 +25,10 @@ void install_signal_handlers() {
     if (std::signal(number, handle) == SIG_IGN) std::signal(number, SIG_IGN);  // by nohup
 }
 
+void ignore_closed_pipes() {
+  std::signal(SIGPIPE, SIG_IGN);
+}
+
 bool stop_requested() {
   return received != 0;
 }

@@ -9,4 +9,7 @@ void install_signal_handlers();
 [[nodiscard]] int stop_signal();  // the signal's number, 0 when none came
 void clear_stop();                // the signal was for what ran then, which has ended; the program goes on
 
+// For work that takes hours: a reader of its messages that ends (`| tee log`, `| head`) does not end it.
+void ignore_closed_pipes();
+
 }  // namespace longlora

@@ -2,6 +2,11 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <cctype>
+#include <set>
+#include <utility>
+
 #include "core/base/error.h"
 #include "core/base/file.h"
 #include "core/text/json_fields.h"
@@ -26,15 +31,66 @@ std::string template_in(const fs::path& folder) {
   input_error("{}: \"chat_template\" is no text", file.string());
 }
 
+// What a template can write beside the messages and the tokenizer's own tokens: the literals of its expressions and the text
+// between them. Roles that it compares with, and the texts of its errors, are not among them.
+std::set<std::string> written_by(std::string_view jinja) {
+  std::set<std::string> written;
+  const auto take = [&](std::string text) {
+    static const std::set<std::string> kNames = {"", "role", "content", "system", "user", "assistant"};
+    if (!kNames.contains(text)) written.insert(std::move(text));
+  };
+  bool inside = false, raising = false;
+  std::string between;
+  for (size_t i = 0; i < jinja.size(); ++i) {
+    const std::string_view here = jinja.substr(i);
+    if (!inside && (here.starts_with("{{") || here.starts_with("{%") || here.starts_with("{#"))) {
+      inside = true;
+      take(std::exchange(between, {}));
+      ++i;
+    } else if (inside && (here.starts_with("}}") || here.starts_with("%}") || here.starts_with("#}"))) {
+      inside = raising = false;
+      ++i;
+    } else if (inside && (here[0] == '\'' || here[0] == '"')) {
+      std::string text;
+      for (++i; i < jinja.size() && jinja[i] != here[0]; ++i) {
+        if (jinja[i] == '\\' && i + 1 < jinja.size()) {
+          ++i;
+          text += jinja[i] == 'n' ? '\n' : jinja[i];
+        } else {
+          text += jinja[i];
+        }
+      }
+      if (!raising) take(std::move(text));
+    } else if (inside) {
+      raising = raising || here.starts_with("raise_exception");
+    } else if (std::isspace(static_cast<unsigned char>(here[0])) == 0) {
+      between += here[0];
+    }
+  }
+  take(std::move(between));
+  return written;
+}
+
 }  // namespace
 
 std::optional<ChatFormat> recognize_chat_template(std::string_view jinja) {
-  const auto has = [&](std::string_view part) { return jinja.find(part) != jinja.npos; };
-  if (has("tools")) return std::nullopt;  // every template that has them writes more than these formats
-  if (has("<|start_header_id|>") && has("<|eot_id|>")) return ChatFormat::llama3;
-  if (has("[INST] ") && has(" [/INST]")) return has("<<SYS>>") ? ChatFormat::llama2 : ChatFormat::mistral;
-  if (has("USER: ") && has("ASSISTANT:") && has("A chat between a curious user")) return ChatFormat::vicuna;
-  if (has("### Instruction:") && has("### Response:") && has("Below is an instruction")) return ChatFormat::alpaca;
+  // What a template of the format must write, and what it may write beside that.
+  struct Texts {
+    ChatFormat format;
+    std::set<std::string> all, perhaps;
+  };
+  static const Texts kKnown[] = {
+      {ChatFormat::llama2, {"[INST] ", " [/INST]", "<<SYS>>\n", "\n<</SYS>>\n\n", " "}, {}},
+      {ChatFormat::llama3,
+       {"<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>"},
+       {"<|start_header_id|>assistant<|end_header_id|>\n\n", "<|begin_of_text|>"}},
+      {ChatFormat::mistral, {"[INST] ", " [/INST]"}, {}},
+  };
+  const std::set<std::string> written = written_by(jinja);
+  for (const Texts& known : kKnown) {
+    const auto fits = [&](const std::string& text) { return known.all.contains(text) || known.perhaps.contains(text); };
+    if (std::ranges::includes(written, known.all) && std::ranges::all_of(written, fits)) return known.format;
+  }
   return std::nullopt;
 }
 

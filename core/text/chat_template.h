@@ -8,8 +8,9 @@
 
 namespace longlora::text {
 
-// By what a template writes between the messages; empty for one that is none of the known formats (Llama-3.1's adds a
-// date, newer ones of Mistral add tools).
+// By all the texts that a template writes around the messages, which must be those of a format: llama-2, llama-3 or mistral as
+// their models publish them (the others come without a template). Empty for one that writes anything else: a default system
+// text, Llama-3.1's date, tools, another space.
 [[nodiscard]] std::optional<ChatFormat> recognize_chat_template(std::string_view jinja);
 
 // The format of a tokenizer's folder: `chat_template` in tokenizer_config.json, or chat_template.jinja. Exit 2, listing

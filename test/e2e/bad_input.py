@@ -332,6 +332,12 @@ def output_that_arrives_nowhere(case):
         assert done.returncode == 0 and (folder / "final/adapter_model.safetensors").exists(), (redirected, done)
         steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
         assert steps == [1, 2, 3], (redirected, steps)
+    case.recipe["checkpoint"] = {"dir": str(case.out / "run-pipe")}
+    path.write_text(json.dumps(case.recipe))
+    process = subprocess.Popen([PROGRAM, "train", path], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                               preexec_fn=lambda: signal.signal(signal.SIGPIPE, signal.SIG_DFL))
+    process.stderr.close()  # as `2>&1 | head -1` does
+    assert process.wait(timeout=60) == 0 and (case.out / "run-pipe/final/adapter_model.safetensors").exists()
 
 
 @check

@@ -298,7 +298,16 @@ TEST_CASE("a tokenizer's chat template names its format where it is a known one"
   CHECK(text::recognize_chat_template(llama2) == ChatFormat::llama2);
   CHECK(text::recognize_chat_template(llama3) == ChatFormat::llama3);
   CHECK(text::recognize_chat_template(mistral) == ChatFormat::mistral);
-  CHECK_FALSE(text::recognize_chat_template(std::string(llama3) + "{% if tools is not none %}"));
+  CHECK(text::recognize_chat_template(
+            std::string("{% if x %}{{ raise_exception('roles must alternate') }}{% endif %}") + mistral) ==
+        ChatFormat::mistral);
+  // What differs by a space, or writes something more, is not that format.
+  CHECK_FALSE(
+      text::recognize_chat_template(R"({{ ' [INST] ' + message['content'] + ' [/INST]' }}{{ content + eos_token}})"));
+  CHECK_FALSE(text::recognize_chat_template(
+      R"({{ '[INST] ' + message['content'] + ' [/INST]' }}{{ content + ' ' + eos_token}})"));
+  CHECK_FALSE(text::recognize_chat_template(std::string(llama3) + "{{ 'You are a helpful assistant.' }}"));
+  CHECK_FALSE(text::recognize_chat_template(std::string(llama3) + "Today is {{ date }}"));
   CHECK_FALSE(text::recognize_chat_template("{{ '<|im_start|>' + message['role'] }}"));
 
   const test::Folder folder;

@@ -65,6 +65,13 @@ TEST_CASE("values that float16 cannot hold stop the merge", "[merge]") {
   CHECK_THROWS_WITH(adapt::merge(options, kQuiet), Catch::Contains("up_proj.weight' has values that float16"));
 }
 
+TEST_CASE("the same adapter twice is taken for a slip", "[merge]") {
+  const Workshop w;
+  adapt::MergeOptions options = w.options();
+  options.adapters = {{w.adapter}, {w.adapter / ""}};
+  CHECK_THROWS_WITH(adapt::merge(options, kQuiet), Catch::Contains("is given twice") && Catch::Contains("=2"));
+}
+
 TEST_CASE("a damaged longlora.json is refused", "[merge]") {
   const Workshop w;
   w.record(256);

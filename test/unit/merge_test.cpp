@@ -21,6 +21,7 @@ TEST_CASE("an adapter added and taken out again leaves the base, bit for bit", "
     INFO(name);
     CHECK(std::ranges::equal(view.bytes, out.at(name).bytes));
   }
+  CHECK(model::read_config(w.out).rope == model::read_config(w.base).rope);
 }
 
 TEST_CASE("weights scale LoRA, and the difference of what was trained whole", "[merge]") {
