@@ -7,7 +7,7 @@
 #   longlora_cuda                 the kernels for sm_80 and sm_90a (and as PTX for what comes later), warnings as errors: part
 #                                 of the program where nvcc is
 #   longlora_kernel_tests_gpu     the same tests on a GPU
-#   longlora_kernel_bench         how fast they are there
+#   longlora_attention_bench, longlora_elementwise_bench   how fast they are there
 file(GLOB kernel_sources CONFIGURE_DEPENDS cuda/*.cu)
 file(GLOB kernel_test_kernels CONFIGURE_DEPENDS test/kernels/*.cu)
 file(GLOB kernel_plain_sources CONFIGURE_DEPENDS cuda/*.cpp)
@@ -95,8 +95,11 @@ if(CUDA_RUNTIME)
   add_executable(longlora_kernel_tests_gpu EXCLUDE_FROM_ALL test/kernels/gpu/main.cpp ${cuda_test_objects}
                  ${kernel_host_sources} $<TARGET_OBJECTS:longlora_kernel_test_objects>)
   target_link_libraries(longlora_kernel_tests_gpu PRIVATE longlora_flags longlora_cuda Catch2::Catch2)
-  compile_with_nvcc(cuda_bench_objects ${CMAKE_SOURCE_DIR}/test/bench/cuda_attention.cu)
-  add_executable(longlora_kernel_bench EXCLUDE_FROM_ALL ${cuda_bench_objects})
-  target_link_libraries(longlora_kernel_bench PRIVATE longlora_cuda)
-  set_target_properties(longlora_kernel_bench PROPERTIES LINKER_LANGUAGE CXX)
+  foreach(what attention elementwise)
+    set(bench longlora_${what}_bench)
+    compile_with_nvcc(bench_objects ${CMAKE_SOURCE_DIR}/test/bench/cuda_${what}.cu)
+    add_executable(${bench} EXCLUDE_FROM_ALL ${bench_objects})
+    target_link_libraries(${bench} PRIVATE longlora_cuda)
+    set_target_properties(${bench} PROPERTIES LINKER_LANGUAGE CXX)
+  endforeach()
 endif()

@@ -1,4 +1,4 @@
-// How fast the attention kernels are on this GPU: longlora_kernel_bench [tokens ...]. Heads and sizes of Llama-2 7B
+// How fast the attention kernels are on this GPU: longlora_attention_bench [tokens ...]. Heads and sizes of Llama-2 7B
 // (32 x 128) and Llama-3 8B (32 / 8 x 128) in bfloat16, S2-Attn with groups of a quarter, and full attention. Prints milliseconds and
 // TFLOP/s as FlashAttention counts them: 4 D operations a visible pair forward, 10 D backward.
 #include <cuda_runtime.h>
@@ -151,7 +151,7 @@ int main(int argc, char** argv) {
       }
     }
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "longlora_kernel_bench: %s\n", error.what());
+    std::fprintf(stderr, "longlora_attention_bench: %s\n", error.what());
     return 1;
   }
 }
