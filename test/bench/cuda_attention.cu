@@ -134,6 +134,11 @@ void measure(int64_t tokens, int64_t kv_heads, int64_t group) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  int devices = 0;
+  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+    std::puts("skip  no GPU here");
+    return 0;
+  }
   try {
     cudaDeviceProp device;
     check(cudaGetDeviceProperties(&device, 0));
