@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "cmd/rank_options.h"
 #include "cmd/verb.h"
 #include "core/base/signal.h"
 #include "core/recipe/read.h"
@@ -15,6 +16,7 @@ namespace {
 void declare(cxxopts::Options& options) {
   options.add_options()("resume", "go on from the newest checkpoint in checkpoint.dir")(
       "show", "print the first N samples, what is learned of them marked, and stop", cxxopts::value<int64_t>(), "N");
+  declare_rank_options(options);
 }
 
 // The sample's text, special tokens by name, answers in green or, where the output is no terminal, in [[ ]].
@@ -41,9 +43,14 @@ Exit run(const cxxopts::ParseResult& arguments) {
   const std::vector<std::string>& words = arguments.unmatched();
   if (words.empty()) usage_error("sft: which recipe? usage: longlora sft RECIPE [key=value ...]");
   const recipe::Recipe recipe = recipe::read(words.front(), std::span(words).subspan(1), recipe::Use::sft);
-  if (arguments.count("show") == 0) return train::train(recipe, arguments.count("resume") > 0, recipe::Use::sft);
+  if (arguments.count("show") == 0) {
+    return run_ranks(arguments, [&](dist::Job& job) {
+      return train::train(recipe, arguments.count("resume") > 0, recipe::Use::sft, job);
+    });
+  }
   const auto count = arguments["show"].as<int64_t>();
   if (count < 1) usage_error("sft: --show {}: at least 1 sample", count);
+  if (arguments.count("nproc") > 0) usage_error("sft: --show trains nothing, so --nproc does not go with it");
   if (arguments.count("resume") > 0) usage_error("sft: --show trains nothing, so --resume does not go with it");
   const auto [tokenizer, samples] = train::first_samples(recipe, count);
   for (const data::Sample& sample : samples) print(sample, tokenizer, ::isatty(STDOUT_FILENO) != 0);

@@ -15,13 +15,27 @@ spdlog::logger& logger() {
   return *instance;
 }
 
+std::string& prefix() {
+  static std::string text;
+  return text;
+}
+
 }  // namespace
 
+void set_rank(int rank) {
+  prefix() = rank > 0 ? fmt::format("[rank {}] ", rank) : "";
+}
+
+const std::string& rank_prefix() {
+  return prefix();
+}
+
 void write_info(const std::string& line) {
+  if (!prefix().empty()) return;
   logger().log(spdlog::level::info, line);
 }
 void write_warn(const std::string& line) {
-  logger().log(spdlog::level::warn, "warning: " + line);
+  logger().log(spdlog::level::warn, prefix() + "warning: " + line);
 }
 
 }  // namespace longlora::log

@@ -6,6 +6,10 @@
 
 namespace longlora::log {
 
+// Several processes of one job: only rank 0 informs, the others' warnings and errors begin with "[rank N] ".
+void set_rank(int rank);
+[[nodiscard]] const std::string& rank_prefix();  // "" for rank 0
+
 void write_info(const std::string& line);
 void write_warn(const std::string& line);
 

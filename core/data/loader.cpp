@@ -40,11 +40,16 @@ std::vector<int64_t> Loader::peek(int64_t sequences) const {
 }
 
 std::vector<Batch> Loader::next_step(int64_t sequences, int64_t micro) {
-  const std::vector<int64_t> chosen = peek(sequences);
+  return next_step(sequences, micro, 0, sequences);
+}
+
+std::vector<Batch> Loader::next_step(int64_t sequences, int64_t micro, int64_t first, int64_t last) {
+  const std::vector<int64_t> all = peek(sequences);
+  const auto chosen = std::span(all).subspan(static_cast<size_t>(first), static_cast<size_t>(last - first));
   std::vector<Batch> batches;
   for (size_t begin = 0; begin < chosen.size(); begin += static_cast<size_t>(micro)) {
     const size_t size = std::min(static_cast<size_t>(micro), chosen.size() - begin);
-    batches.push_back(rows_->batch(std::span(chosen).subspan(begin, size)));
+    batches.push_back(rows_->batch(chosen.subspan(begin, size)));
   }
   cursor_ = advance(cursor_, sequences, rows_->count());
   return batches;

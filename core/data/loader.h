@@ -25,6 +25,8 @@ class Loader {
   // The next `sequences` rows as batches of `micro` rows (the last one smaller where it does not divide): the
   // same rows in the same order whatever `micro` is.
   [[nodiscard]] std::vector<Batch> next_step(int64_t sequences, int64_t micro);
+  // Of those rows only [first, last), one rank's; the cursor goes on as for all.
+  [[nodiscard]] std::vector<Batch> next_step(int64_t sequences, int64_t micro, int64_t first, int64_t last);
   // The numbers of those rows, without reading them or going on.
   [[nodiscard]] std::vector<int64_t> peek(int64_t sequences) const;
 

@@ -13,12 +13,7 @@
 #include "core/recipe/print.h"
 
 namespace longlora::train {
-namespace {
 
-constexpr const char* kState = "state.json";
-constexpr const char* kOptimizer = "optimizer.safetensors";
-
-// The step of a folder named step-N, or -1.
 int64_t step_of(const fs::path& folder) {
   const std::string name = folder.filename().string();
   int64_t step = -1;
@@ -26,6 +21,11 @@ int64_t step_of(const fs::path& folder) {
   const auto [end, fault] = std::from_chars(name.data() + 5, name.data() + name.size(), step);
   return fault == std::errc() && end == name.data() + name.size() ? step : -1;
 }
+
+namespace {
+
+constexpr const char* kState = "state.json";
+constexpr const char* kOptimizer = "optimizer.safetensors";
 
 // Complete checkpoints, oldest first. What is not complete has another name (core/base/file.h).
 std::map<int64_t, fs::path> checkpoints(const fs::path& dir) {

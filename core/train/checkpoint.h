@@ -40,6 +40,9 @@ void sweep_checkpoints(const std::filesystem::path& dir);
 // The newest complete checkpoint of the folder; empty when there is none.
 [[nodiscard]] std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& dir);
 
+// The step of a folder named step-N, or -1.
+[[nodiscard]] int64_t step_of(const std::filesystem::path& folder);
+
 // Reads one back into the trained parameters and the optimizer. Exit 3 when a file does not match its hash; exit 2 when
 // the recipe differs from the run's in anything but logging and checkpointing, naming the keys.
 [[nodiscard]] RunState load_checkpoint(const std::filesystem::path& folder, const recipe::Recipe& recipe,

@@ -141,7 +141,12 @@ FirstSamples first_samples(const recipe::Recipe& recipe, int64_t count) {
 }
 
 Setup prepare_run(const recipe::Recipe& asked, recipe::Use use) {
-  const int64_t available = available_memory();
+  dist::Job alone;
+  return prepare_run(asked, use, alone);
+}
+
+Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job) {
+  const int64_t available = available_memory() / job.launch().local_size;
   const Start start = open_start(asked);
   Setup setup{.recipe = asked,
               .extension = start.extension,
@@ -153,6 +158,11 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use) {
               .stacked_on = {},
               .llama = nullptr,
               .memory = {}};
+  if (!job.launch().alone() && !setup.device.is_cpu()) {
+    usage_error(
+        "this build of longlora trains on one GPU, not on {} ranks with GPUs; start one rank, or give model.device=cpu",
+        job.launch().size);
+  }
   setup.recipe.context.length = setup.extension.length;
   const recipe::Recipe& recipe = setup.recipe;
   const model::Config& config = setup.extension.config;
@@ -161,11 +171,13 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use) {
     if (use == recipe::Use::sft) return open_conversations(recipe, start, name);
     return open_rows(recipe, patterns, start.tokenizer.get(), config, name);
   };
-  setup.rows = rows_of(recipe.data.train, "data.train");
-  if (recipe.eval.every_steps > 0) {
+  job.first_then_others("data", [&] {
+    setup.rows = rows_of(recipe.data.train, "data.train");
+    if (recipe.eval.every_steps == 0) return;
     const auto rows = rows_of(recipe.data.valid, "data.valid");
     setup.validation = rows->all_rows(recipe.eval.rows, recipe.batch.micro);
-  }
+  });
+  job.activity().enter("reading the model");
 
   const auto seed = static_cast<uint64_t>(recipe.seed);
   if (start.weights) {

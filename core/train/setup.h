@@ -8,6 +8,7 @@
 #include "core/data/loader.h"
 #include "core/data/samples.h"
 #include "core/io/context_record.h"
+#include "core/dist/job.h"
 #include "core/model/extend.h"
 #include "core/model/llama.h"
 #include "core/recipe/read.h"
@@ -35,6 +36,8 @@ struct Setup {
 
 // With Use::sft the data are conversations (core/data/samples.h), and what became of them is logged.
 [[nodiscard]] Setup prepare_run(const recipe::Recipe& recipe, recipe::Use use = recipe::Use::train);
+// On a rank of a job: rank 0 makes tokens of text, the others wait and then find them.
+[[nodiscard]] Setup prepare_run(const recipe::Recipe& recipe, recipe::Use use, dist::Job& job);
 
 struct FirstSamples {
   std::shared_ptr<const text::Tokenizer> tokenizer;

@@ -17,6 +17,26 @@ void LossSum::add(const data::Batch& batch, const float* losses) {
   }
 }
 
+void LossSum::add_ranks(dist::Group& group) {
+  if (group.size() == 1) return;
+  const at::Tensor sums = at::empty({static_cast<int64_t>(2 * kBuckets + 2)}, at::kDouble);
+  double* value = sums.data_ptr<double>();
+  *value++ = total_;
+  *value++ = static_cast<double>(count_);
+  for (size_t b = 0; b < kBuckets; ++b) {
+    *value++ = sums_[b];
+    *value++ = static_cast<double>(counts_[b]);
+  }
+  group.all_reduce(sums);
+  value = sums.data_ptr<double>();
+  total_ = *value++;
+  count_ = static_cast<int64_t>(*value++);
+  for (size_t b = 0; b < kBuckets; ++b) {
+    sums_[b] = *value++;
+    counts_[b] = static_cast<int64_t>(*value++);
+  }
+}
+
 std::array<std::optional<double>, LossSum::kBuckets> LossSum::by_position() const {
   std::array<std::optional<double>, kBuckets> means;
   for (size_t b = 0; b < kBuckets; ++b) {

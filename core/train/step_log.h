@@ -6,6 +6,7 @@
 
 #include "core/base/progress.h"
 #include "core/data/batch.h"
+#include "core/dist/group.h"
 #include "core/io/metrics.h"
 #include "core/io/tensorboard.h"
 #include "core/recipe/recipe.h"
@@ -21,6 +22,8 @@ class LossSum {
   void add(const data::Batch& batch, const float* losses);
   [[nodiscard]] double total() const { return total_; }
   [[nodiscard]] double mean() const { return count_ > 0 ? total_ / static_cast<double>(count_) : 0; }
+  // The sums over all ranks instead of this one's.
+  void add_ranks(dist::Group& group);
   // Means of the buckets; empty where a bucket has no target.
   [[nodiscard]] std::array<std::optional<double>, kBuckets> by_position() const;
 

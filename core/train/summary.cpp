@@ -43,7 +43,7 @@ std::string attention_line(const Setup& setup) {
 
 }  // namespace
 
-void print_summary(const Setup& setup, int64_t resumed_step) {
+void print_summary(const Setup& setup, int64_t resumed_step, const dist::Launch& launch) {
   const recipe::Recipe& r = setup.recipe;
   const MemoryPlan& memory = setup.memory;
   const auto bytes = [](int64_t n) { return format_bytes(static_cast<double>(n)); };
@@ -56,6 +56,13 @@ void print_summary(const Setup& setup, int64_t resumed_step) {
   log::info("  data       {}", setup.rows->report().line());
   log::info("  a step     {} sequences, {} tokens, in micro-batches of {}", r.batch.sequences,
             format_count(static_cast<double>(r.batch.sequences * r.context.length)), r.batch.micro);
+  if (!launch.alone()) {
+    log::info("  ranks      {}, {} of them on this machine; {} sequences of a step each", launch.size,
+              launch.local_size,
+              r.batch.sequences % launch.size == 0
+                  ? fmt::format("{}", r.batch.sequences / launch.size)
+                  : fmt::format("{} or {}", r.batch.sequences / launch.size, r.batch.sequences / launch.size + 1));
+  }
   log::info("  steps      {}{}, lr {:g}, {}", r.schedule.steps,
             resumed_step > 0 ? fmt::format(" (going on after step {})", resumed_step) : "", r.optimizer.lr,
             r.schedule.type);

@@ -4,6 +4,6 @@
 
 namespace longlora::train {
 
-void print_summary(const Setup& setup, int64_t resumed_step);
+void print_summary(const Setup& setup, int64_t resumed_step, const dist::Launch& launch);
 
 }  // namespace longlora::train

@@ -9,11 +9,13 @@
 #include "core/base/log.h"
 #include "core/base/random.h"
 #include "core/base/signal.h"
+#include "core/base/version.h"
 #include "core/io/context_record.h"
 #include "core/io/file_lock.h"
 #include "core/recipe/print.h"
 #include "core/train/adamw.h"
 #include "core/train/checkpoint.h"
+#include "core/train/gradient_sum.h"
 #include "core/train/schedule.h"
 #include "core/train/step_log.h"
 #include "core/train/summary.h"
@@ -58,22 +60,29 @@ void open_folder(const recipe::Recipe& recipe, bool resume) {
   }
 }
 
+int64_t sum_over_ranks(dist::Group& group, int64_t value) {
+  const at::Tensor sum = at::full({1}, value, at::kLong);
+  group.all_reduce(sum);
+  return *sum.data_ptr<int64_t>();
+}
+
 // One optimizer step: all micro-batches, then the update.
 class Trainer {
  public:
-  Trainer(Setup& setup, AdamW& optimizer) : setup_(setup), optimizer_(optimizer) {}
+  Trainer(Setup& setup, AdamW& optimizer, GradientSum& gradients, dist::Job& job)
+      : setup_(setup), optimizer_(optimizer), gradients_(gradients), job_(job) {}
 
   // The loss is the sum over tokens divided by the number of targets of the whole step, so that it does not depend on
-  // how the step is cut into micro-batches.
-  // `rows` are their numbers in the data, for messages.
-  StepRecord step(const std::vector<data::Batch>& batches, std::span<const int64_t> rows, int64_t step) {
+  // how the step is cut into micro-batches and ranks.
+  // `batches` are this rank's share of the step's rows; `rows` are the numbers of all of them in the data, for messages.
+  StepRecord step(const std::vector<data::Batch>& batches, dist::Share share, std::span<const int64_t> rows,
+                  int64_t step) {
     const auto start = Clock::now();
     const recipe::Recipe& recipe = setup_.recipe;
-    int64_t targets = 0, tokens = 0;
-    for (const data::Batch& batch : batches) {
-      targets += batch.target_count();
-      tokens += batch.size();
-    }
+    int64_t targets = 0;
+    for (const data::Batch& batch : batches) targets += batch.target_count();
+    targets = sum_over_ranks(job_.group(), targets);
+    const int64_t tokens = recipe.batch.sequences * recipe.context.length;
     const model::AttentionPattern pattern{.group = setup_.grouped(step) ? setup_.group() : 0,
                                           .backend = ops::parse_backend(recipe.attention.backend)};
     const std::vector<model::Recompute> recompute(setup_.llama->config().layers, setup_.memory.recompute);
@@ -86,8 +95,10 @@ class Trainer {
                       .tokens_per_s = 0,
                       .valid_loss = {}};
     const auto [seed, index] = std::pair(static_cast<uint64_t>(recipe.seed), static_cast<uint64_t>(step));
-    ops::Dropout dropout{.seed = derive_seed(seed, {kDropout, index}) | 1, .first_token = 0};
-    size_t row = 0;
+    ops::Dropout dropout{.seed = derive_seed(seed, {kDropout, index}) | 1,
+                         .first_token = share.begin * recipe.context.length};
+    auto row = static_cast<size_t>(share.begin);
+    job_.activity().enter("forward and backward");
     for (const data::Batch& batch : batches) {
       const at::Tensor losses = setup_.llama->forward_backward(batch, pattern, recompute, scale, dropout)
                                     .to(at::kCPU, at::kFloat)
@@ -98,20 +109,28 @@ class Trainer {
       row += count;
       dropout.first_token += batch.size();
     }
+    job_.activity().enter("sum of the gradients");
+    gradients_.sum(job_.group());
+    job_.activity().enter("optimizer");
     record.grad_norm = optimizer_.step(record.lr);
     if (!std::isfinite(record.grad_norm)) not_finite("gradient norm", step, rows);
+    record.loss.add_ranks(job_.group());
     record.tokens_per_s = static_cast<double>(tokens) / seconds_since(start);
     return record;
   }
 
   // Mean loss of the validation rows, always with full attention.
   [[nodiscard]] double validate() const {
+    job_.activity().enter("validation");
     LossSum sum;
-    for (const data::Batch& batch : setup_.validation) {
+    const auto rank = static_cast<size_t>(job_.group().rank()), ranks = static_cast<size_t>(job_.group().size());
+    for (size_t i = rank; i < setup_.validation.size(); i += ranks) {
+      const data::Batch& batch = setup_.validation[i];
       const model::AttentionPattern pattern{.group = 0, .backend = ops::parse_backend(setup_.recipe.attention.backend)};
       const at::Tensor losses = setup_.llama->token_losses(batch, pattern).to(at::kCPU, at::kFloat).contiguous();
       sum.add(batch, losses.data_ptr<float>());
     }
+    sum.add_ranks(job_.group());
     return sum.mean();
   }
 
@@ -128,7 +147,26 @@ class Trainer {
 
   Setup& setup_;
   AdamW& optimizer_;
+  GradientSum& gradients_;
+  dist::Job& job_;
 };
+
+// The newest checkpoint that rank 0 sees, on all ranks.
+fs::path checkpoint_to_resume(const fs::path& dir, dist::Group& group) {
+  const at::Tensor step = at::full({1}, int64_t{-1}, at::kLong);
+  if (group.rank() == 0) {
+    const auto folder = newest_checkpoint(dir);
+    if (!folder) usage_error("{} holds no checkpoint any more", dir.string());
+    *step.data_ptr<int64_t>() = step_of(*folder);
+  }
+  group.broadcast(step, 0);
+  fs::path folder = dir / fmt::format("step-{}", *step.data_ptr<int64_t>());
+  if (!fs::exists(folder)) {
+    input_error("{}: rank 0 sees it, rank {} does not; checkpoint.dir must lie where all nodes read and write",
+                folder.string(), group.rank());
+  }
+  return folder;
+}
 
 void save_final(const Setup& setup) {
   AtomicFolder folder(fs::path(setup.recipe.checkpoint.dir) / "final", false);
@@ -138,68 +176,97 @@ void save_final(const Setup& setup) {
 
 }  // namespace
 
-Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use) {
-  open_folder(asked, resume);
-  Setup setup = prepare_run(asked, use);
+Exit train(const recipe::Recipe& recipe, bool resume, recipe::Use use) {
+  dist::Job alone;
+  return train(recipe, resume, use, alone);
+}
+
+Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use, dist::Job& job) {
+  if (asked.batch.sequences < job.launch().size) {
+    usage_error("batch.sequences {}: fewer than the {} ranks, so that some would have nothing to do",
+                asked.batch.sequences, job.launch().size);
+  }
+  if (job.first()) open_folder(asked, resume);
+  Setup setup = prepare_run(asked, use, job);
   const recipe::Recipe& recipe = setup.recipe;
   const fs::path dir = recipe.checkpoint.dir;
-  std::error_code ec;
-  fs::create_directories(dir, ec);
-  if (ec) fail("{}: cannot create the folder: {}", dir.string(), ec.message());
-  io::FileLock lock(dir);
-  if (!lock.try_lock()) usage_error("checkpoint.dir: {}: another process is training in it now", dir.string());
-  sweep_checkpoints(dir);
+  std::optional<io::FileLock> lock;
+  if (job.first()) {
+    std::error_code ec;
+    fs::create_directories(dir, ec);
+    if (ec) fail("{}: cannot create the folder: {}", dir.string(), ec.message());
+    lock.emplace(dir);
+    if (!lock->try_lock()) usage_error("checkpoint.dir: {}: another process is training in it now", dir.string());
+    sweep_checkpoints(dir);
+  }
+  job.open_group();
+  dist::Group& group = job.group();
+  GradientSum gradients(setup.llama->trainable(), group);
   AdamW optimizer(setup.llama->trainable(), recipe.optimizer);
   data::Loader loader(setup.rows, derive_seed(static_cast<uint64_t>(recipe.seed), {kOrder}), recipe.data.shuffle);
+  job.check_same("version, recipe, base model or data",
+                 version_line() + recipe::to_json(recipe) + setup.base_fingerprint + loader.save().dump());
 
   RunState state;
   if (resume) {
-    const auto folder = newest_checkpoint(dir);
-    if (!folder) usage_error("{} holds no checkpoint any more", dir.string());
-    const auto record = io::read_context_record(*folder);
+    const fs::path folder = checkpoint_to_resume(dir, group);
+    const auto record = io::read_context_record(folder);
     if (recipe.tune.mode == "lora" && record && record->base_fingerprint != setup.base_fingerprint) {
-      input_error("{}: was trained on another base than {} holds now; --resume needs the same", folder->string(),
+      input_error("{}: was trained on another base than {} holds now; --resume needs the same", folder.string(),
                   recipe.model.path);
     }
     if (record && record->stacked_on != setup.stacked_on)
       input_error("{}: was trained on other adapters than model.stack_on holds now; --resume needs the same",
-                  folder->string());
-    state = load_checkpoint(*folder, recipe, *setup.llama, optimizer);
+                  folder.string());
+    state = load_checkpoint(folder, recipe, *setup.llama, optimizer);
     loader.restore(state.cursor);
   }
-  write_file_atomically(dir / "recipe.resolved.json", recipe::to_json(recipe));
-  print_summary(setup, state.step);
+  if (job.first()) write_file_atomically(dir / "recipe.resolved.json", recipe::to_json(recipe));
+  print_summary(setup, state.step, job.launch());
 
   const auto save = [&] {
+    if (!job.first()) return;
+    job.activity().enter("saving a checkpoint");
     state.cursor = loader.save();
     save_checkpoint(recipe, state, optimizer,
                     [&](const fs::path& folder, at::ScalarType whole) { save_model(setup, folder, whole); });
   };
-  Trainer trainer(setup, optimizer);
-  StepLog log(recipe, state.step);
+  Trainer trainer(setup, optimizer, gradients, job);
+  std::optional<StepLog> log;
+  if (job.first()) log.emplace(recipe, state.step);
+  const dist::Share share = dist::share_of(recipe.batch.sequences, group.rank(), group.size());
   while (state.step < recipe.schedule.steps) {
+    job.activity().enter_step(state.step + 1);
+    job.activity().enter("reading rows");
     const std::vector<int64_t> rows = loader.peek(recipe.batch.sequences);
-    const std::vector<data::Batch> batches = loader.next_step(recipe.batch.sequences, recipe.batch.micro);
-    StepRecord record = trainer.step(batches, rows, state.step);
+    const std::vector<data::Batch> batches =
+        loader.next_step(recipe.batch.sequences, recipe.batch.micro, share.begin, share.end);
+    StepRecord record = trainer.step(batches, share, rows, state.step);
     ++state.step;
     state.tokens += record.tokens;
     record.tokens = state.tokens;
     const bool last = state.step == recipe.schedule.steps;
     if (recipe.eval.every_steps > 0 && (state.step % recipe.eval.every_steps == 0 || last))
       record.valid_loss = trainer.validate();
-    log.write(record);
-    if (stop_requested() && !last) {
+    if (log) log->write(record);
+    const bool stop = sum_over_ranks(group, stop_requested() ? 1 : 0) > 0;  // the same step on all ranks
+    if (stop && !last) {
       save();
-      log.progress().clear();
-      log::info("stopped by signal {} after step {}; saved: the same command with --resume goes on", stop_signal(),
-                state.step);
+      group.barrier();  // a rank that ends may have its launcher end the others
+      if (log) log->progress().clear();
+      log::info("stopped by {} after step {}; saved: the same command with --resume goes on",
+                stop_requested() ? fmt::format("signal {}", stop_signal()) : "a signal to another rank", state.step);
       return Exit::interrupted;
     }
     if (recipe.checkpoint.every_steps > 0 && state.step % recipe.checkpoint.every_steps == 0) save();
   }
-  log.progress().finish();
-  save_final(setup);
-  log::info("done: {}", (dir / "final").string());
+  if (job.first()) {
+    job.activity().enter("saving the result");
+    log->progress().finish();
+    save_final(setup);
+    log::info("done: {}", (dir / "final").string());
+  }
+  group.barrier();
   return Exit::done;
 }
 

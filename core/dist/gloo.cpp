@@ -1,0 +1,174 @@
+// Everything that needs c10d's headers: the store and the groups over Gloo. The headers are large, so they are in this file
+// alone.
+#define USE_C10D_GLOO
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+#include <thread>
+
+#include "core/base/error.h"
+#include "core/base/signal.h"
+#include "core/dist/group.h"
+#include "core/dist/store.h"
+
+namespace longlora::dist {
+namespace {
+
+using std::chrono::milliseconds;
+
+// A message of c10d without its stack of addresses and C++ places.
+std::string short_reason(const std::exception& error) {
+  const auto* known = dynamic_cast<const c10::Error*>(&error);
+  const std::string text = known != nullptr ? known->what_without_backtrace() : error.what();
+  return text.substr(0, text.find('\n'));
+}
+
+}  // namespace
+
+struct Store::Impl {
+  c10::intrusive_ptr<c10d::Store> store;
+  int port = 0;
+};
+
+Store Store::host() {
+  c10d::TCPStoreOptions options;
+  options.port = 0;
+  options.isServer = true;
+  options.waitWorkers = false;
+  try {
+    const auto store = c10::make_intrusive<c10d::TCPStore>("127.0.0.1", options);
+    return Store(std::make_shared<Impl>(Impl{.store = store, .port = store->getPort()}));
+  } catch (const std::exception& error) {
+    fail("no port on this machine for the ranks to meet at: {}", short_reason(error));
+  }
+}
+
+Store Store::connect(const Launch& launch, milliseconds timeout) {
+  c10d::TCPStoreOptions options;
+  options.port = static_cast<uint16_t>(launch.port);
+  options.isServer = launch.first() && !launch.hosted;
+  options.waitWorkers = false;
+  options.timeout = timeout;
+  try {
+    const auto store = c10::make_intrusive<c10d::TCPStore>(launch.address, options);
+    const std::string prefix = "longlora/" + launch.attempt;
+    return Store(std::make_shared<Impl>(
+        Impl{.store = c10::make_intrusive<c10d::PrefixStore>(prefix, store), .port = store->getPort()}));
+  } catch (const std::exception& error) {
+    fail("rank {} of {}: cannot {} {}:{}, where the ranks meet: {}", launch.rank, launch.size,
+         options.isServer ? "open" : "reach", launch.address, launch.port, short_reason(error));
+  }
+}
+
+Store Store::clone() const {
+  return Store(std::make_shared<Impl>(Impl{.store = impl_->store->clone(), .port = impl_->port}));
+}
+
+int Store::port() const {
+  return impl_->port;
+}
+
+void Store::set(const std::string& key, const std::string& value) {
+  impl_->store->set(key, std::vector<uint8_t>(value.begin(), value.end()));
+}
+
+std::optional<std::string> Store::get(const std::string& key) {
+  if (!impl_->store->check({key})) return std::nullopt;
+  const std::vector<uint8_t> value = impl_->store->get(key);
+  return std::string(value.begin(), value.end());
+}
+
+void Store::wait_for(const std::string& key) {
+  try {
+    for (auto pause = milliseconds(10); !impl_->store->check({key}); pause = std::min(2 * pause, milliseconds(1000))) {
+      if (stop_requested())
+        throw Error(Exit::interrupted, "stopped by a signal before the first step; run again to go on");
+      std::this_thread::sleep_for(pause);
+    }
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    fail("the job's meeting point is gone, another rank must have ended: {}", short_reason(error));
+  }
+}
+
+namespace {
+
+class GlooGroup : public Group {
+ public:
+  GlooGroup(const Store& store, const std::string& name, const Launch& launch, milliseconds timeout, Activity& activity,
+            OnFailure on_failure)
+      : Group(launch.rank, launch.size, activity), on_failure_(std::move(on_failure)) {
+    auto options = c10d::ProcessGroupGloo::Options::create(timeout);
+    options->devices = {launch.local_size == launch.size ? c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1")
+                                                         : c10d::ProcessGroupGloo::createDefaultDevice()};
+    options->threads = 1;  // operations follow one another
+    try {
+      group_ = c10::make_intrusive<c10d::ProcessGroupGloo>(
+          c10::make_intrusive<c10d::PrefixStore>(name, store.impl().store), launch.rank, launch.size, options);
+    } catch (const std::exception& error) {
+      failed("opening the connections between the ranks", short_reason(error));
+    }
+  }
+
+ private:
+  void do_all_reduce(at::Tensor tensor) override {
+    std::vector<at::Tensor> tensors = {flat(tensor)};
+    group_->allreduce(tensors)->wait();
+  }
+  void do_broadcast(at::Tensor tensor, int root) override {
+    std::vector<at::Tensor> tensors = {flat(tensor)};
+    c10d::BroadcastOptions options;
+    options.rootRank = root;
+    group_->broadcast(tensors, options)->wait();
+  }
+  void do_all_gather(at::Tensor all, at::Tensor mine) override {
+    at::Tensor to = flat(all), from = flat(mine);
+    group_->_allgather_base(to, from)->wait();
+  }
+  void do_reduce_scatter(at::Tensor mine, at::Tensor all) override {
+    at::Tensor to = flat(mine), from = flat(all);
+    group_->_reduce_scatter_base(to, from)->wait();
+  }
+  void do_exchange(std::span<const Message> sends, std::span<const Message> receives) override {
+    ++exchanges_;
+    std::vector<c10::intrusive_ptr<c10d::Work>> work;
+    const auto start = [&](const Message& message, bool send) {
+      std::vector<at::Tensor> tensors = {flat(message.tensor)};
+      work.push_back(send ? group_->send(tensors, message.peer, exchanges_)
+                          : group_->recv(tensors, message.peer, exchanges_));
+    };
+    for (const Message& message : receives) start(message, false);
+    for (const Message& message : sends) start(message, true);
+    for (const auto& one : work) one->wait();
+  }
+  void do_barrier() override { group_->barrier()->wait(); }
+
+  [[noreturn]] void failed(Operation operation, const std::string& reason) override {
+    failed(to_string(operation), reason);
+  }
+  [[noreturn]] void failed(const std::string& what, const std::string& reason) {
+    const std::string others = on_failure_ ? on_failure_() : "";
+    fail("{} between the ranks failed; another rank has ended or does not answer ({}){}", what,
+         reason.substr(0, reason.find('\n')), others);
+  }
+
+  static at::Tensor flat(const at::Tensor& tensor) {
+    if (!tensor.is_cpu() || !tensor.is_contiguous()) fail("Gloo takes contiguous tensors in the machine's memory only");
+    return tensor.view({-1});
+  }
+
+  OnFailure on_failure_;
+  int exchanges_ = 0;
+  c10::intrusive_ptr<c10d::ProcessGroupGloo> group_;
+};
+
+}  // namespace
+
+std::unique_ptr<Group> open_gloo_group(const Store& store, const std::string& name, const Launch& launch,
+                                       milliseconds timeout, Activity& activity, OnFailure on_failure) {
+  return std::make_unique<GlooGroup>(store, name, launch, timeout, activity, std::move(on_failure));
+}
+
+}  // namespace longlora::dist

@@ -1,0 +1,114 @@
+#include "core/dist/job.h"
+
+#include "core/base/error.h"
+#include "core/base/hash.h"
+#include "core/base/log.h"
+#include "core/base/signal.h"
+
+namespace longlora::dist {
+namespace {
+
+using namespace std::chrono_literals;
+using std::chrono::duration_cast, std::chrono::milliseconds;
+
+// A rank that lost another waits this long for its launcher to end it, so that the error of the rank that failed comes
+// before those of the ranks that only miss it.
+constexpr milliseconds kGrace = 5s;
+
+constexpr int kMostNamed = 8;  // ranks in a message
+
+int64_t seconds_now() {
+  return duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+std::string status_key(int rank) {
+  return fmt::format("status/{}", rank);
+}
+
+}  // namespace
+
+Job::Job(Launch launch, milliseconds timeout)
+    : launch_(std::move(launch)), timeout_(timeout), group_(group_of_one(activity_)) {
+  if (launch_.alone()) return;
+  store_ = Store::connect(launch_, timeout_);
+  watch_ = std::thread([this] { watch(); });
+}
+
+Job::~Job() {
+  if (!watch_.joinable()) return;
+  {
+    const std::lock_guard hold(lock_);
+    end_ = true;
+  }
+  ended_.notify_all();
+  watch_.join();
+}
+
+void Job::first_then_others(const std::string& name, const std::function<void()>& work) {
+  if (launch_.alone()) return work();
+  activity_.enter("data");
+  if (!first()) store_->wait_for("done/" + name);
+  work();
+  if (first()) store_->set("done/" + name, "1");
+}
+
+void Job::open_group() {
+  if (launch_.alone()) return;
+  activity_.enter("waiting for all ranks");
+  // Every rank says when it is here; the slowest may still be reading its weights.
+  store_->set(fmt::format("here/{}", launch_.rank), "1");
+  for (int rank = 0; rank < launch_.size; ++rank) store_->wait_for(fmt::format("here/{}", rank));
+  group_ = open_gloo_group(*store_, "all", launch_, timeout_, activity_, [this] { return others_after_failure(); });
+}
+
+void Job::check_same(const std::string& what, const std::string& value) {
+  const at::Tensor mine = at::empty({1}, at::kLong), all = at::empty({launch_.size}, at::kLong);
+  *mine.data_ptr<int64_t>() = static_cast<int64_t>(std::hash<std::string>{}(fingerprint(value)));
+  group_->all_gather(all, mine);
+  for (int rank = 1; rank < launch_.size; ++rank) {
+    if (all.data_ptr<int64_t>()[rank] != all.data_ptr<int64_t>()[0])
+      usage_error("rank {} has another {} than rank 0; all ranks of a job need the same", rank, what);
+  }
+}
+
+// Tells the others now and then what this rank is doing, and the user when that has been the same for too long. A rank that
+// waits in an operation is told so by the operation itself.
+void Job::watch() {
+  const milliseconds pause = std::clamp<milliseconds>(timeout_ / 8, 100ms, 5s);
+  std::unique_lock hold(lock_);
+  try {
+    Store store = store_->clone();
+    bool told = false;
+    while (!ended_.wait_for(hold, pause, [this] { return end_; })) {
+      store.set(status_key(launch_.rank), fmt::format("{} {}", seconds_now(), activity_.describe()));
+      const bool hangs = !activity_.waiting() && activity_.idle() > timeout_;
+      if (hangs && !std::exchange(told, true))
+        log::warn("rank {}: no progress: {}", launch_.rank, activity_.describe());
+      told = told && hangs;
+    }
+  } catch (const std::exception&) {  // the meeting point is gone, as at the end of a job: nobody is left to tell
+  }
+}
+
+std::string Job::others_after_failure() {
+  const std::string mine = activity_.describe();
+  const auto until = Activity::Clock::now() + std::min(kGrace, timeout_);
+  std::string text = fmt::format("\n  rank {}: {}", launch_.rank, mine);
+  try {
+    int named = 0;
+    for (int rank = 0; rank < launch_.size && named < kMostNamed; ++rank) {
+      const auto status = rank == launch_.rank ? std::nullopt : store_->get(status_key(rank));
+      if (!status) continue;
+      const size_t space = status->find(' ');
+      text += fmt::format("\n  rank {}: {} (heard of {} s ago)", rank, status->substr(space + 1),
+                          seconds_now() - std::stoll(status->substr(0, space)));
+      ++named;
+    }
+  } catch (const std::exception&) {
+    text += "\n  the job's meeting point is gone";
+  }
+  while (!stop_requested() && Activity::Clock::now() < until) std::this_thread::sleep_for(20ms);
+  return text;
+}
+
+}  // namespace longlora::dist

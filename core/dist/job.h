@@ -1,0 +1,59 @@
+// A run on one or several ranks: who this rank is, how it waits for the others while there is no group yet, the group, and a
+// watch that says when a rank makes no progress.
+#pragma once
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "core/dist/group.h"
+#include "core/dist/launch.h"
+#include "core/dist/store.h"
+
+namespace longlora::dist {
+
+// Long enough for the slowest rank between two operations: a step's rows, a validation, a checkpoint.
+inline constexpr std::chrono::seconds kTimeout{1800};
+
+class Job {
+ public:
+  Job() : Job(Launch{}, kTimeout) {}  // one rank
+  // Several ranks meet here. `timeout`: without progress, after which a rank is said to hang.
+  Job(Launch launch, std::chrono::milliseconds timeout);
+  ~Job();
+  Job(const Job&) = delete;
+  Job& operator=(const Job&) = delete;
+
+  [[nodiscard]] const Launch& launch() const { return launch_; }
+  [[nodiscard]] bool first() const { return launch_.first(); }
+
+  // `work` on rank 0, then on all others, for work that leaves files which the others find (a cache of tokens): they wait
+  // as long as it takes. Each name once a job.
+  void first_then_others(const std::string& name, const std::function<void()>& work);
+
+  // Connects the ranks, once all have done what takes long alone.
+  void open_group();
+  [[nodiscard]] dist::Group& group() { return *group_; }
+  [[nodiscard]] Activity& activity() { return activity_; }
+
+  // Exit 2 on the ranks whose value is not rank 0's: "rank 2 runs with other WHAT than rank 0".
+  void check_same(const std::string& what, const std::string& value);
+
+ private:
+  void watch();
+  [[nodiscard]] std::string others_after_failure();
+
+  Launch launch_;
+  std::chrono::milliseconds timeout_;
+  Activity activity_;
+  std::optional<Store> store_;
+  std::unique_ptr<Group> group_;
+  std::mutex lock_;
+  std::condition_variable ended_;
+  bool end_ = false;
+  std::thread watch_;
+};
+
+}  // namespace longlora::dist
