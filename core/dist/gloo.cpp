@@ -79,6 +79,10 @@ std::optional<std::string> Store::get(const std::string& key) {
   return std::string(value.begin(), value.end());
 }
 
+int64_t Store::count(const std::string& key) {
+  return impl_->store->add(key, 1);
+}
+
 void Store::wait_for(const std::string& key) {
   try {
     for (auto pause = milliseconds(10); !impl_->store->check({key}); pause = std::min(2 * pause, milliseconds(1000))) {
@@ -100,9 +104,11 @@ class GlooGroup : public Group {
   GlooGroup(const Store& store, const std::string& name, const Launch& launch, milliseconds timeout, Activity& activity,
             OnFailure on_failure)
       : Group(launch.rank, launch.size, activity), on_failure_(std::move(on_failure)) {
-    auto options = c10d::ProcessGroupGloo::Options::create(timeout);
-    options->devices = {launch.local_size == launch.size ? c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1")
-                                                         : c10d::ProcessGroupGloo::createDefaultDevice()};
+    // On several nodes the interface of the host's name, or the one that GLOO_SOCKET_IFNAME names.
+    const bool one_machine = launch.local_size == launch.size;
+    auto options = one_machine ? c10d::ProcessGroupGloo::Options::create(timeout)
+                               : c10d::ProcessGroupGloo::Options::create_default(timeout);
+    if (one_machine) options->devices = {c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1")};
     options->threads = 1;  // operations follow one another
     try {
       group_ = c10::make_intrusive<c10d::ProcessGroupGloo>(

@@ -55,9 +55,8 @@ void Job::first_then_others(const std::string& name, const std::function<void()>
 void Job::open_group() {
   if (launch_.alone()) return;
   activity_.enter("waiting for all ranks");
-  // Every rank says when it is here; the slowest may still be reading its weights.
-  store_->set(fmt::format("here/{}", launch_.rank), "1");
-  for (int rank = 0; rank < launch_.size; ++rank) store_->wait_for(fmt::format("here/{}", rank));
+  if (store_->count("here") == launch_.size) store_->set("all here", "1");  // the slowest may be reading its weights
+  store_->wait_for("all here");
   group_ = open_gloo_group(*store_, "all", launch_, timeout_, activity_, [this] { return others_after_failure(); });
 }
 

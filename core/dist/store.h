@@ -3,6 +3,7 @@
 // each rank is doing when one hangs.
 #pragma once
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -25,6 +26,7 @@ class Store {
   // These throw when the process that holds the table is gone.
   void set(const std::string& key, const std::string& value);
   [[nodiscard]] std::optional<std::string> get(const std::string& key);
+  int64_t count(const std::string& key);  // how often it was counted, with this time
   // Returns when the key is there, however long that takes; exit 75 when a signal asks to stop meanwhile.
   void wait_for(const std::string& key);
 

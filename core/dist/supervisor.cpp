@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -14,7 +15,6 @@
 #include <cstring>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "core/base/file.h"
@@ -44,6 +44,12 @@ std::vector<std::string> own_arguments() {
   return arguments;
 }
 
+int usable_cores() {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  return ::sched_getaffinity(0, sizeof(cores), &cores) == 0 ? CPU_COUNT(&cores) : 1;
+}
+
 // This process's variables with a rank's added.
 std::vector<std::string> variables_of(int rank, int count, int port) {
   std::vector<std::string> mine = {fmt::format("RANK={}", rank),
@@ -56,8 +62,7 @@ std::vector<std::string> variables_of(int rank, int count, int port) {
                                    "TORCHELASTIC_USE_AGENT_STORE=True",
                                    "TORCHELASTIC_RESTART_COUNT=0"};
   if (::getenv("OMP_NUM_THREADS") == nullptr) {
-    const int cores = static_cast<int>(std::thread::hardware_concurrency());
-    mine.push_back(fmt::format("OMP_NUM_THREADS={}", std::max(1, cores / count)));
+    mine.push_back(fmt::format("OMP_NUM_THREADS={}", std::max(1, usable_cores() / count)));
   }
   const size_t own = mine.size();
   for (char** variable = environ; *variable != nullptr; ++variable) {
