@@ -20,6 +20,7 @@ import time
 from resume import PROGRAM, ROOT, log_of
 
 SECONDS_TO_END = 10  # for all ranks, once one has died
+FLOAT32 = 2.0**-23  # the distance between float32 numbers around 1
 
 
 def start(recipe: dict, folder: pathlib.Path, ranks: int, *flags: str, **environment: str) -> subprocess.Popen:
@@ -75,7 +76,7 @@ def compare(name: str, recipe: dict, out: pathlib.Path, numbers: list) -> tuple:
     other = json.loads(json.dumps(recipe))
     other["batch"]["micro"] = 4 // recipe["batch"]["micro"]
     reordered = distance(run(other, out / f"{name}-micro", 1), folders[1])
-    allowed = tuple(3 * max(value, 1e-7) for value in reordered)
+    allowed = tuple(3 * max(value, FLOAT32) for value in reordered)
     for ranks in numbers:
         folders[ranks] = run(recipe, out / f"{name}-{ranks}", ranks)
         check_near(f"{name}, {ranks} ranks", folders[ranks], folders[1], allowed)
