@@ -31,13 +31,15 @@ struct Store::Impl {
   int port = 0;
 };
 
+// By name: c10d asks for the name of every address that it meets. That of ::1 stands in most machines' own table; the IPv6
+// form of 127.0.0.1 may mean seconds of waiting for a name server.
 Store Store::host() {
   c10d::TCPStoreOptions options;
   options.port = 0;
   options.isServer = true;
   options.waitWorkers = false;
   try {
-    const auto store = c10::make_intrusive<c10d::TCPStore>("127.0.0.1", options);
+    const auto store = c10::make_intrusive<c10d::TCPStore>("localhost", options);
     return Store(std::make_shared<Impl>(Impl{.store = store, .port = store->getPort()}));
   } catch (const std::exception& error) {
     fail("no port on this machine for the ranks to meet at: {}", short_reason(error));

@@ -87,7 +87,7 @@ std::optional<Launch> read_mpirun(const Variables& variables) {
   launch.local_size = reader.number("OMPI_COMM_WORLD_LOCAL_SIZE", 1);
   launch.launcher = "mpirun";
   check(launch, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE");
-  if (launch.local_size == launch.size) launch.address = "127.0.0.1";
+  if (launch.local_size == launch.size) launch.address = "localhost";
   read_master(launch, reader);
   if (launch.size > 1 && (launch.address.empty() || launch.port == 0)) {
     usage_error(
@@ -112,7 +112,7 @@ std::optional<Launch> read_srun(const Variables& variables) {
   // "4(x2),3": only whether all ranks are on one node is asked, and roughly how many share this one.
   const int nodes = reader.number("SLURM_STEP_NUM_NODES", 1);
   launch.local_size = std::max((launch.size + nodes - 1) / nodes, launch.local_rank + 1);
-  launch.address = nodes == 1 ? "127.0.0.1" : first_host(reader.text("SLURM_STEP_NODELIST"));
+  launch.address = nodes == 1 ? "localhost" : first_host(reader.text("SLURM_STEP_NODELIST"));
   const int step = reader.has("SLURM_STEP_ID") ? reader.number("SLURM_STEP_ID") : 0;
   launch.port = 12000 + static_cast<int>((int64_t{reader.number("SLURM_JOB_ID")} * 7 + step) % 20000);
   launch.attempt = reader.text("SLURM_RESTART_COUNT");

@@ -56,7 +56,7 @@ std::vector<std::string> variables_of(int rank, int count, int port) {
                                    fmt::format("LOCAL_RANK={}", rank),
                                    fmt::format("WORLD_SIZE={}", count),
                                    fmt::format("LOCAL_WORLD_SIZE={}", count),
-                                   "MASTER_ADDR=127.0.0.1",
+                                   "MASTER_ADDR=localhost",
                                    fmt::format("MASTER_PORT={}", port),
                                    "TORCHELASTIC_RUN_ID=longlora",
                                    "TORCHELASTIC_USE_AGENT_STORE=True",

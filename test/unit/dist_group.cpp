@@ -30,7 +30,7 @@ std::vector<std::string> on_ranks(int size, const std::function<void(Rank)>& wor
         dist::Launch launch;
         launch.rank = launch.local_rank = rank;
         launch.size = launch.local_size = size;
-        launch.address = "127.0.0.1";
+        launch.address = "localhost";
         launch.port = table.port();
         launch.hosted = true;
         dist::Job job(launch, timeout);
@@ -57,39 +57,52 @@ at::Tensor random(int64_t count, int rank, at::ScalarType type) {
 
 }  // namespace
 
-TEST_CASE("every operation gives every rank what it should", "[dist]") {
-  const int size = GENERATE(1, 2, 3, 4);
-  const int64_t count = GENERATE(1, 7, 100003);
-  const at::ScalarType type = GENERATE(at::kFloat, at::kDouble, at::kLong);
-  at::Tensor sum = at::zeros({count}, type == at::kLong ? at::kLong : at::kDouble), parts = sum;
-  std::vector<at::Tensor> of;
-  for (int rank = 0; rank < size; ++rank) {
-    of.push_back(random(count, rank, type));
-    sum = sum + of.back();
+// What one rank got out of the operations.
+struct Got {
+  at::Tensor reduced, again, cast, gathered, scattered, received;
+  int64_t sent;  // bytes given to all_reduce
+};
+
+Got use_all(Rank r, const at::Tensor& mine) {
+  Got got;
+  const int64_t before = r.group.traffic(dist::Operation::all_reduce).bytes;
+  got.reduced = mine.clone();
+  r.group.all_reduce(got.reduced);
+  got.again = mine.clone();
+  r.group.all_reduce(got.again);
+  got.cast = mine.clone();
+  r.group.broadcast(got.cast, r.size - 1);
+  got.gathered = at::empty({r.size, mine.numel()}, mine.options());
+  r.group.all_gather(got.gathered, mine);
+  got.scattered = at::empty_like(mine);
+  r.group.reduce_scatter(got.scattered, got.gathered);
+  got.received = mine.clone();
+  if (r.size > 1) {  // round the ring, while the neighbours do the same
+    const std::vector<dist::Message> send = {{mine, (r.rank + 1) % r.size}},
+                                     receive = {{got.received, (r.rank + r.size - 1) % r.size}};
+    r.group.exchange(send, receive);
   }
-  std::vector<at::Tensor> reduced(static_cast<size_t>(size)), again = reduced, cast = reduced, gathered = reduced,
-                                                              scattered = reduced, received = reduced;
-  std::vector<int64_t> sent(static_cast<size_t>(size));
-  const auto work = [&](Rank r) {
-    const auto i = static_cast<size_t>(r.rank);
-    reduced[i] = of[i].clone();
-    r.group.all_reduce(reduced[i]);
-    again[i] = of[i].clone();
-    r.group.all_reduce(again[i]);
-    cast[i] = of[i].clone();
-    r.group.broadcast(cast[i], r.size - 1);
-    gathered[i] = at::empty({r.size, count}, type);
-    r.group.all_gather(gathered[i], of[i]);
-    scattered[i] = at::empty({count}, type);
-    r.group.reduce_scatter(scattered[i], gathered[i]);
-    received[i] = of[i].clone();
-    if (r.size > 1) {  // round the ring, while the neighbour does the same
-      const std::vector<dist::Message> send = {{of[i], (r.rank + 1) % r.size}},
-                                       receive = {{received[i], (r.rank + r.size - 1) % r.size}};
-      r.group.exchange(send, receive);
+  r.group.barrier();
+  got.sent = r.group.traffic(dist::Operation::all_reduce).bytes - before;
+  return got;
+}
+
+TEST_CASE("every operation gives every rank what it should", "[dist]") {
+  const std::vector<int64_t> counts = {1, 7, 100003};
+  const std::vector<at::ScalarType> types = {at::kFloat, at::kDouble, at::kLong};
+  const int size = GENERATE(1, 2, 3, 4);
+  const auto ranks = static_cast<size_t>(size);
+  std::vector<std::vector<at::Tensor>> of;  // [case][rank]
+  for (const int64_t count : counts) {
+    for (const at::ScalarType type : types) {
+      of.emplace_back();
+      for (int rank = 0; rank < size; ++rank) of.back().push_back(random(count, rank, type));
     }
-    r.group.barrier();
-    sent[i] = r.group.traffic(dist::Operation::all_reduce).bytes;
+  }
+  std::vector<std::vector<Got>> got(of.size(), std::vector<Got>(ranks));
+  const auto work = [&](Rank r) {
+    for (size_t i = 0; i < of.size(); ++i)
+      got[i][static_cast<size_t>(r.rank)] = use_all(r, of[i][static_cast<size_t>(r.rank)]);
   };
   if (size == 1) {
     dist::Job job;
@@ -97,18 +110,24 @@ TEST_CASE("every operation gives every rank what it should", "[dist]") {
   } else {
     require_no_errors(on_ranks(size, work));
   }
-  // Of n random numbers of size about 1 added in any order.
-  const double tolerance = type == at::kFloat ? 1e-6 * size : type == at::kDouble ? 1e-15 * size : 0;
-  for (size_t i = 0; i < static_cast<size_t>(size); ++i) {
-    INFO("rank " << i << " of " << size << ", " << count << " of " << toString(type));
-    CHECK((reduced[i].to(sum.scalar_type()) - sum).abs().max().item<double>() <= tolerance * 10);
-    CHECK(at::equal(reduced[i], reduced[0]));  // the same bits on all ranks,
-    CHECK(at::equal(reduced[i], again[i]));    // and again
-    CHECK(at::equal(cast[i], of[static_cast<size_t>(size) - 1]));
-    CHECK(at::equal(gathered[i], at::stack(of)));
-    CHECK((scattered[i] - of[i] * size).abs().to(at::kDouble).max().item<double>() <= tolerance * 10);
-    CHECK(at::equal(received[i], of[(i + static_cast<size_t>(size) - 1) % static_cast<size_t>(size)]));
-    CHECK(sent[i] == 2 * static_cast<int64_t>(of[i].nbytes()));
+  for (size_t i = 0; i < of.size(); ++i) {
+    const at::ScalarType type = of[i][0].scalar_type(), wide = type == at::kLong ? at::kLong : at::kDouble;
+    const at::Tensor sum = at::stack(of[i]).to(wide).sum(0), size_of_terms = at::stack(of[i]).to(wide).abs().sum(0);
+    // Each of the additions rounds once.
+    const double unit = type == at::kFloat ? 0x1p-24 : type == at::kDouble ? 0x1p-53 : 0;
+    for (size_t rank = 0; rank < ranks; ++rank) {
+      INFO("rank " << rank << " of " << size << ", " << of[i][0].numel() << " of " << toString(type));
+      const Got& g = got[i][rank];
+      CHECK(((g.reduced.to(wide) - sum).abs() <= size_of_terms * (unit * size)).all().item<bool>());
+      CHECK(at::equal(g.reduced, got[i][0].reduced));  // the same bits on all ranks,
+      CHECK(at::equal(g.reduced, g.again));            // and again
+      CHECK(at::equal(g.cast, of[i].back()));
+      CHECK(at::equal(g.gathered, at::stack(of[i])));
+      const at::Tensor times = of[i][rank].to(wide) * size;
+      CHECK(((g.scattered.to(wide) - times).abs() <= times.abs() * (unit * size)).all().item<bool>());
+      CHECK(at::equal(g.received, of[i][(rank + ranks - 1) % ranks]));
+      CHECK(g.sent == 2 * static_cast<int64_t>(of[i][rank].nbytes()));
+    }
   }
 }
 
