@@ -150,7 +150,7 @@ int run(int argc, char** argv) {
 
 // Standard error may be a full disk too, at which fmt::print would throw.
 void say(const std::string& message) {
-  (void)std::fputs((std::string(log::rank_prefix()) + "error: " + message + "\n").c_str(), stderr);
+  (void)std::fputs((log::rank_prefix() + "error: " + message + "\n").c_str(), stderr);
 }
 
 }  // namespace

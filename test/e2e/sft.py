@@ -134,6 +134,11 @@ def main() -> None:
         page = (out / "tuned/report.html").read_text()
         assert written == [0, 2, 0] and f"<td>{valid[-1]:.4f}</td>" in page and "ppl/base.json, text.txt" in page, written
 
+        run("sft", recipe, out / "two", "--nproc", "2")  # rounding alone, over 40 steps (test/e2e/ranks.py looks closer)
+        apart = max(abs(a - b) / b for a, b in zip(losses(out / "two", "valid_loss"), valid, strict=True))
+        assert apart < 1e-4, apart
+        print(f"on two ranks its losses are {apart:.1e} apart")
+
         shown = run("sft", recipe, out / "show", "--show", "2").stdout
         assert shown.count("\n--- ") == 1 and shown.startswith(f"--- {out / 'a.json'}: entry 1: "), shown
         output, second = entries[0]["output"], entries[1]
