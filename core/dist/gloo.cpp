@@ -17,11 +17,15 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// A message of c10d without its stack of addresses and C++ places.
+// A message of c10d or Gloo, "[place in their sources] what happened\n...", without the place and what follows.
+std::string first_line(const std::string& text) {
+  const size_t begin = text.starts_with('[') && text.find("] ") != text.npos ? text.find("] ") + 2 : 0;
+  return text.substr(begin, text.find('\n', begin) - begin);
+}
+
 std::string short_reason(const std::exception& error) {
   const auto* known = dynamic_cast<const c10::Error*>(&error);
-  const std::string text = known != nullptr ? known->what_without_backtrace() : error.what();
-  return text.substr(0, text.find('\n'));
+  return first_line(known != nullptr ? known->what_without_backtrace() : error.what());
 }
 
 }  // namespace
@@ -158,8 +162,8 @@ class GlooGroup : public Group {
   }
   [[noreturn]] void failed(const std::string& what, const std::string& reason) {
     const std::string others = on_failure_ ? on_failure_() : "";
-    fail("{} between the ranks failed; another rank has ended or does not answer ({}){}", what,
-         reason.substr(0, reason.find('\n')), others);
+    fail("{} between the ranks failed; another rank has ended or does not answer ({}){}", what, first_line(reason),
+         others);
   }
 
   static at::Tensor flat(const at::Tensor& tensor) {
