@@ -76,10 +76,11 @@ void Job::watch() {
   const milliseconds pause = std::clamp<milliseconds>(timeout_ / 8, 100ms, 5s);
   std::unique_lock hold(lock_);
   try {
-    Store store = store_->clone();
+    std::optional<Store> store;  // not before there is something to tell: many jobs of a test end at once
     bool told = false;
     while (!ended_.wait_for(hold, pause, [this] { return end_; })) {
-      store.set(status_key(launch_.rank), fmt::format("{} {}", seconds_now(), activity_.describe()));
+      if (!store) store = store_->clone();
+      store->set(status_key(launch_.rank), fmt::format("{} {}", seconds_now(), activity_.describe()));
       const bool hangs = !activity_.waiting() && activity_.idle() > timeout_;
       if (hangs && !std::exchange(told, true))
         log::warn("rank {}: no progress: {}", launch_.rank, activity_.describe());
