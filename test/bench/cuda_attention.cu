@@ -1,72 +1,18 @@
 // How fast the attention kernels are on this GPU: longlora_attention_bench [tokens ...]. Heads and sizes of Llama-2 7B
 // (32 x 128) and Llama-3 8B (32 / 8 x 128) in bfloat16, S2-Attn with groups of a quarter, and full attention. Prints milliseconds and
 // TFLOP/s as FlashAttention counts them: 4 D operations a visible pair forward, 10 D backward.
-#include <cuda_runtime.h>
-
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "cuda/attention.h"
+#include "test/bench/cuda_bench.cuh"
 
 using namespace longlora::cuda;
 
 namespace {
-
-void check(cudaError_t status) {
-  if (status != cudaSuccess) throw std::runtime_error(cudaGetErrorString(status));
-}
-
-template <class T>
-class DeviceArray {
- public:
-  explicit DeviceArray(size_t n) : bytes_(n * sizeof(T)) { check(cudaMalloc(&data_, bytes_)); }
-  explicit DeviceArray(const std::vector<T>& from) : DeviceArray(from.size()) {
-    check(cudaMemcpy(data_, from.data(), bytes_, cudaMemcpyHostToDevice));
-  }
-  ~DeviceArray() { cudaFree(data_); }
-  DeviceArray(const DeviceArray&) = delete;
-  DeviceArray& operator=(const DeviceArray&) = delete;
-  [[nodiscard]] T* data() const { return static_cast<T*>(data_); }
-
- private:
-  size_t bytes_;
-  void* data_ = nullptr;
-};
-
-// Small numbers without a pattern, so that the chip switches as many bits as it does in training.
-__global__ void fill(bf16* x, int64_t n) {
-  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
-    uint64_t bits = (i + 1) * 0x9e3779b97f4a7c15ULL;
-    bits ^= bits >> 29;
-    x[i].bits = static_cast<uint16_t>((bits & 0x80ff) | 0x3f00);  // 0.5 to 2, either sign
-  }
-}
-
-// The shortest of several runs, in milliseconds.
-template <class Body>
-double milliseconds(Body&& body) {
-  cudaEvent_t begin, end;
-  check(cudaEventCreate(&begin));
-  check(cudaEventCreate(&end));
-  body();  // warm
-  double best = 1e30;
-  for (int i = 0; i < 5; ++i) {
-    check(cudaEventRecord(begin));
-    body();
-    check(cudaEventRecord(end));
-    check(cudaEventSynchronize(end));
-    float ms = 0;
-    check(cudaEventElapsedTime(&ms, begin, end));
-    best = ms < best ? ms : best;
-  }
-  check(cudaEventDestroy(begin));
-  check(cudaEventDestroy(end));
-  return best;
-}
 
 std::vector<int64_t> cut(int64_t tokens, int64_t first, int64_t step) {
   std::vector<int64_t> boundaries = {0};
@@ -105,8 +51,6 @@ void measure(int64_t tokens, int64_t kv_heads, int64_t group) {
   const DeviceArray<bf16> qkv(tokens * row), grads(tokens * row), out(tokens * kHeads * kSize),
       dout(tokens * kHeads * kSize);
   const DeviceArray<float> lse(tokens * kHeads), delta(tokens * kHeads), dq_sum(tokens * kHeads * kSize);
-  fill<<<1024, 256>>>(qkv.data(), tokens * row);
-  fill<<<1024, 256>>>(dout.data(), tokens * kHeads * kSize);
   const auto view = [&](const DeviceArray<bf16>& x, int64_t head) {
     return ConstHeads{x.data() + head * kSize, row, kSize};
   };

@@ -1,7 +1,5 @@
 // Attention at the end of a batch whose matrices have more than 2^31 elements: memory that is only reserved, and of the
 // grid only the blocks that touch the last document.
-#include <sys/mman.h>
-
 #include <catch2/catch.hpp>
 
 #include <cmath>
@@ -11,33 +9,13 @@
 #include "cuda/attention.h"
 #include "cuda/host/convert.h"
 #include "test/kernels/attention_reference.h"
+#include "test/kernels/reserved.h"
 #include "test/kernels/support.h"
 
 using namespace longlora::cuda;
 using longlora::ops::GroupPlan;
 using test::Cube;
-
-namespace {
-
-// Zeros until written; pages exist where they are touched.
-template <class T>
-class Reserved {
- public:
-  explicit Reserved(int64_t elements) : bytes_(static_cast<size_t>(elements) * sizeof(T)) {
-    data_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    REQUIRE(data_ != MAP_FAILED);
-  }
-  ~Reserved() { munmap(data_, bytes_); }
-  Reserved(const Reserved&) = delete;
-  Reserved& operator=(const Reserved&) = delete;
-  [[nodiscard]] T* data() { return static_cast<T*>(data_); }
-
- private:
-  size_t bytes_;
-  void* data_;
-};
-
-}  // namespace
+using test::Reserved;
 
 TEST_CASE("attention finds its way past 2^31 elements", "[attention][host]") {
   constexpr int64_t kTokens = 1'100'003, kHeads = 32, kSize = 64, kLast = 70, kGroup = 48;

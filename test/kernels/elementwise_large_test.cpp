@@ -1,7 +1,5 @@
 // Elementwise kernels past 2^31 elements: rows that lie 2^30 elements apart, in memory that is only reserved, give the same
 // bits as rows side by side; and of the longest tensors only the last block runs.
-#include <sys/mman.h>
-
 #include "cuda/adamw.h"
 #include "cuda/cast.h"
 #include "cuda/cross_entropy.h"
@@ -11,6 +9,7 @@
 #include "cuda/rotary.h"
 #include "cuda/swiglu.h"
 #include "test/kernels/elements.h"
+#include "test/kernels/reserved.h"
 
 using namespace longlora::cuda;
 using namespace longlora::cuda::test;
@@ -18,24 +17,6 @@ using namespace longlora::cuda::test;
 namespace {
 
 constexpr int64_t kRows = 4, kFar = int64_t{1} << 30;
-
-// Zeros until written; pages exist where they are touched.
-template <class T>
-class Reserved {
- public:
-  explicit Reserved(int64_t elements) : bytes_(static_cast<size_t>(elements) * sizeof(T)) {
-    data_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    REQUIRE(data_ != MAP_FAILED);
-  }
-  ~Reserved() { munmap(data_, bytes_); }
-  Reserved(const Reserved&) = delete;
-  Reserved& operator=(const Reserved&) = delete;
-  [[nodiscard]] T* data() { return static_cast<T*>(data_); }
-
- private:
-  size_t bytes_;
-  void* data_;
-};
 
 // kRows rows, far apart or side by side.
 template <class T>
