@@ -112,7 +112,7 @@ PortableReport write_portable(const MergeOptions& options) {
   io::write_adapter_config(config, out.path() / "adapter_config.json");
   if (!adapted.whence.empty()) {
     io::ContextRecord record = io::read_context_record(fs::path(adapted.whence).parent_path()).value();
-    record.stacked_on.clear();  // what it stood on is in it
+    record.stacked_on.clear();                                       // what it stood on is in it
     if (record.recipe.is_object()) record.recipe.erase("residual");  // an extracted adapter's, which this one is not
     io::write_context_record(record, out.path());
     report.rope = model::rope_to_json(adapted.config.rope).dump();

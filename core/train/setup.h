@@ -7,8 +7,8 @@
 
 #include "core/data/loader.h"
 #include "core/data/samples.h"
-#include "core/io/context_record.h"
 #include "core/dist/job.h"
+#include "core/io/context_record.h"
 #include "core/model/extend.h"
 #include "core/model/llama.h"
 #include "core/recipe/read.h"
