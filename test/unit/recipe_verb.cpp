@@ -21,7 +21,7 @@ struct Outcome {
 };
 
 Outcome longlora_recipe(const fs::path& folder, const std::string& arguments) {
-  const std::string command = "cd '" + folder.string() + "' && " LONGLORA_BINARY " recipe " + arguments + " 2>&1";
+  const std::string command = "cd '" + folder.string() + "' && '" LONGLORA_BINARY "' recipe " + arguments + " 2>&1";
   FILE* pipe = ::popen(command.c_str(), "r");
   REQUIRE(pipe != nullptr);
   Outcome out{0, ""};
