@@ -78,12 +78,7 @@ void measure(int64_t tokens, int64_t kv_heads, int64_t group) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  int devices = 0;
-  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
-    std::puts("skip  no GPU here");
-    return 0;
-  }
-  try {
+  return on_a_gpu([&] {
     cudaDeviceProp device;
     check(cudaGetDeviceProperties(&device, 0));
     std::printf(
@@ -99,8 +94,5 @@ int main(int argc, char** argv) {
         measure(tokens, kv_heads, tokens);
       }
     }
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "longlora_attention_bench: %s\n", error.what());
-    return 1;
-  }
+  });
 }

@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <cstdio>
 #include <stdexcept>
 #include <vector>
 
@@ -61,6 +62,23 @@ double milliseconds(Body&& body) {
   check(cudaEventDestroy(begin));
   check(cudaEventDestroy(end));
   return best;
+}
+
+// The exit status of measure(), which may throw. Without a GPU it says so and measures nothing.
+template <class Body>
+int on_a_gpu(Body&& measure) {
+  int devices = 0;
+  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+    std::puts("skip  no GPU here");
+    return 0;
+  }
+  try {
+    measure();
+    return 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "bench: %s\n", error.what());
+    return 1;
+  }
 }
 
 }  // namespace longlora::cuda

@@ -202,12 +202,7 @@ void measure_small_ones(int64_t tokens) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  int devices = 0;
-  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
-    std::puts("skip  no GPU here");
-    return 0;
-  }
-  try {
+  return on_a_gpu([&] {
     const int64_t tokens = argc > 1 ? std::atoll(argv[1]) : 16384;
     cudaDeviceProp device;
     check(cudaGetDeviceProperties(&device, 0));
@@ -227,8 +222,5 @@ int main(int argc, char** argv) {
     measure_embedding(tokens);
     measure_adamw();
     measure_small_ones(tokens);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "longlora_elementwise_bench: %s\n", error.what());
-    return 1;
-  }
+  });
 }
