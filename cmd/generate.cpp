@@ -164,9 +164,8 @@ Verb generate_verb() {
       "generate",
       "text from a model: a prompt, a file of prompts, or a conversation",
       "--model DIR --prompt TEXT | --prompt-file FILE | --prompts FILE | --chat",
-      "--prompts: lines {\"prompt\": TEXT} or {\"messages\": [{\"role\", \"content\"}]}, perhaps with \"id\"; a line "
-      "of "
-      "JSON comes\n"
+      "--prompts: lines {\"prompt\": TEXT} or {\"messages\": [{\"role\", \"content\"}]}, perhaps with \"id\"; "
+      "a line of JSON comes\n"
       "out for each, to standard output or the file of --json.\n"
       "--chat: --prompt and --prompt-file (together: the file, then the text) are the first message, then lines of\n"
       "standard input are read until it ends. /file PATH, /reset, /quit and /help are commands. Ctrl-C ends an "

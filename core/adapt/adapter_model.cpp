@@ -6,6 +6,7 @@
 
 #include "core/adapt/low_rank.h"
 #include "core/base/error.h"
+#include "core/io/names.h"
 #include "core/model/tensors.h"
 
 namespace longlora::adapt {
@@ -120,8 +121,7 @@ void make_trainable(model::Llama& llama, const recipe::Tune& tune, uint64_t seed
   const std::set<std::string> targets(tune.targets.begin(), tune.targets.end());
   llama.add_lora(
       [&](const std::string& module) {
-        const std::string last = module.substr(module.rfind('.') + 1);
-        return targets.contains(last) ? std::optional(shape) : std::nullopt;
+        return targets.contains(io::last_part(module)) ? std::optional(shape) : std::nullopt;
       },
       tune.dropout, seed);
   llama.train_kinds(kinds_of(tune.also));

@@ -152,7 +152,7 @@ void drop_below(Change& change, size_t i, const std::string& name, const std::ve
                 const std::vector<WeightedAdapter>& weighted, const AdaptedConfig& adapted) {
   for (const size_t below : adapted.on[i]) {
     const auto whole = adapters[below].replaced().find(name);
-    const auto lora = adapters[below].low_rank().find(name.substr(0, name.rfind('.')));
+    const auto lora = adapters[below].low_rank().find(io::module_of(name));
     const size_t dropped =
         std::erase_if(change.whole,
                       [&](const auto& one) {
@@ -201,7 +201,8 @@ void check_strangers(const MergeOptions& options, const AdaptedConfig& adapted,
   if (adapted.strangers.empty() || options.embed) return;
   for (const io::Adapter& adapter : adapters) {
     const bool brings = adapter.replaced().contains(kEmbed) || adapter.replaced().contains(kHead) ||
-                        adapter.low_rank().contains("model.embed_tokens") || adapter.low_rank().contains("lm_head");
+                        adapter.low_rank().contains(io::module_of(kEmbed)) ||
+                        adapter.low_rank().contains(io::module_of(kHead));
     if (!brings) continue;
     usage_error(
         "{}, and {} brings an embedding or head trained there; say with --embed what becomes of it: skip (the "
