@@ -4,13 +4,11 @@
 The thresholds are loose: they tell an extended context from a broken one, not a good setting from a better one.
 """
 import json
-import pathlib
 import re
-import subprocess
 import sys
-import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from support.demo import run_twice
+
 NAMES = ["base", "pi", "lora", "longlora", "finish", "full"]
 
 
@@ -42,13 +40,7 @@ def check(out):
 
 
 def main():
-    with tempfile.TemporaryDirectory() as folder:
-        out = pathlib.Path(folder) / "demo"
-        command = [sys.executable, str(ROOT / "scripts/demo"), "--quick", "--out", str(out)]
-        expect(subprocess.run(command).returncode == 0, "scripts/demo --quick failed")
-        check(out)
-        again = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        expect(again.returncode == 0 and "\n$ " not in again.stdout, "a second run repeated a stage")
+    run_twice("scripts/demo", [], check)
     print("demo_quick: passed")
 
 

@@ -3,14 +3,12 @@
 base finds keys within its context and not beyond it, the extended model at every depth. Figures: docs/passkey.md.
 """
 import json
-import pathlib
 import re
-import subprocess
 import sys
-import tempfile
 import xml.etree.ElementTree
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from support.demo import run_twice
+
 DEPTHS = [0, 25, 50, 75, 100]
 
 
@@ -53,13 +51,7 @@ def check(out):
 
 
 def main():
-    with tempfile.TemporaryDirectory() as folder:
-        out = pathlib.Path(folder) / "demo"
-        command = [sys.executable, str(ROOT / "scripts/passkey-demo"), "--quick", "--seed", "3", "--out", str(out)]
-        expect(subprocess.run(command).returncode == 0, "scripts/passkey-demo --quick failed")
-        check(out)
-        again = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        expect(again.returncode == 0 and "\n$ " not in again.stdout, "a second run repeated a stage")
+    run_twice("scripts/passkey-demo", ["--seed", "3"], check)
     print("passkey_demo: passed")
 
 
