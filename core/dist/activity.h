@@ -21,10 +21,13 @@ class Activity {
     ++collectives_;
     collective_ = name;
     bytes_ = bytes;
+    since_ = Clock::now();
+  }
+  void begin_wait() {
     waiting_ = true;
     since_ = Clock::now();
   }
-  void end_collective() {
+  void end_wait() {
     waiting_ = false;
     since_ = Clock::now();
   }

@@ -105,57 +105,78 @@ void Store::wait_for(const std::string& key) {
 
 namespace {
 
+// Operations of c10d under way; what they read and write stays until they are done.
+class GlooWork : public Pending::Work {
+ public:
+  void add(c10::intrusive_ptr<c10d::Work> work, at::Tensor tensor) {
+    works_.push_back(std::move(work));
+    tensors_.push_back(std::move(tensor));
+  }
+  void wait() override {
+    for (const auto& work : works_) work->wait();
+  }
+
+ private:
+  std::vector<c10::intrusive_ptr<c10d::Work>> works_;
+  std::vector<at::Tensor> tensors_;
+};
+
 class GlooGroup : public Group {
  public:
-  GlooGroup(const Store& store, const std::string& name, const Launch& launch, milliseconds timeout, Activity& activity,
-            OnFailure on_failure)
-      : Group(launch.rank, launch.size, activity), on_failure_(std::move(on_failure)) {
+  GlooGroup(const Store& store, const Members& members, milliseconds timeout, Activity& activity, OnFailure on_failure)
+      : Group(members.rank, members.size, activity), on_failure_(std::move(on_failure)) {
     // On several nodes the interface of the host's name, or the one that GLOO_SOCKET_IFNAME names.
-    const bool one_machine = launch.local_size == launch.size;
-    auto options = one_machine ? c10d::ProcessGroupGloo::Options::create(timeout)
-                               : c10d::ProcessGroupGloo::Options::create_default(timeout);
-    if (one_machine) options->devices = {c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1")};
+    auto options = members.one_machine ? c10d::ProcessGroupGloo::Options::create(timeout)
+                                       : c10d::ProcessGroupGloo::Options::create_default(timeout);
+    if (members.one_machine) options->devices = {c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1")};
     options->threads = 1;  // operations follow one another
     try {
       group_ = c10::make_intrusive<c10d::ProcessGroupGloo>(
-          c10::make_intrusive<c10d::PrefixStore>(name, store.impl().store), launch.rank, launch.size, options);
+          c10::make_intrusive<c10d::PrefixStore>(members.name, store.impl().store), members.rank, members.size,
+          options);
     } catch (const std::exception& error) {
       failed("opening the connections between the ranks", short_reason(error));
     }
   }
 
  private:
-  void do_all_reduce(at::Tensor tensor) override {
-    std::vector<at::Tensor> tensors = {flat(tensor)};
-    group_->allreduce(tensors)->wait();
+  static Work one(c10::intrusive_ptr<c10d::Work> begun, at::Tensor tensor) {
+    auto work = std::make_unique<GlooWork>();
+    work->add(std::move(begun), std::move(tensor));
+    return work;
   }
-  void do_broadcast(at::Tensor tensor, int root) override {
+  Work do_all_reduce(at::Tensor tensor) override {
+    std::vector<at::Tensor> tensors = {flat(tensor)};
+    return one(group_->allreduce(tensors), tensor);
+  }
+  Work do_broadcast(at::Tensor tensor, int root) override {
     std::vector<at::Tensor> tensors = {flat(tensor)};
     c10d::BroadcastOptions options;
     options.rootRank = root;
-    group_->broadcast(tensors, options)->wait();
+    return one(group_->broadcast(tensors, options), tensor);
   }
-  void do_all_gather(at::Tensor all, at::Tensor mine) override {
+  Work do_all_gather(at::Tensor all, at::Tensor mine) override {
     at::Tensor to = flat(all), from = flat(mine);
-    group_->_allgather_base(to, from)->wait();
+    return one(group_->_allgather_base(to, from), at::Tensor());  // it keeps both
   }
-  void do_reduce_scatter(at::Tensor mine, at::Tensor all) override {
+  Work do_reduce_scatter(at::Tensor mine, at::Tensor all) override {
     at::Tensor to = flat(mine), from = flat(all);
-    group_->_reduce_scatter_base(to, from)->wait();
+    return one(group_->_reduce_scatter_base(to, from), at::Tensor());
   }
-  void do_exchange(std::span<const Message> sends, std::span<const Message> receives) override {
+  Work do_exchange(std::span<const Message> sends, std::span<const Message> receives) override {
     ++exchanges_;
-    std::vector<c10::intrusive_ptr<c10d::Work>> work;
+    auto work = std::make_unique<GlooWork>();
     const auto start = [&](const Message& message, bool send) {
       std::vector<at::Tensor> tensors = {flat(message.tensor)};
-      work.push_back(send ? group_->send(tensors, message.peer, exchanges_)
-                          : group_->recv(tensors, message.peer, exchanges_));
+      work->add(
+          send ? group_->send(tensors, message.peer, exchanges_) : group_->recv(tensors, message.peer, exchanges_),
+          message.tensor);
     };
     for (const Message& message : receives) start(message, false);
     for (const Message& message : sends) start(message, true);
-    for (const auto& one : work) one->wait();
+    return work;
   }
-  void do_barrier() override { group_->barrier()->wait(); }
+  Work do_barrier() override { return one(group_->barrier(), at::Tensor()); }
 
   [[noreturn]] void failed(Operation operation, const std::string& reason) override {
     failed(to_string(operation), reason);
@@ -178,9 +199,9 @@ class GlooGroup : public Group {
 
 }  // namespace
 
-std::unique_ptr<Group> open_gloo_group(const Store& store, const std::string& name, const Launch& launch,
-                                       milliseconds timeout, Activity& activity, OnFailure on_failure) {
-  return std::make_unique<GlooGroup>(store, name, launch, timeout, activity, std::move(on_failure));
+std::unique_ptr<Group> open_gloo_group(const Store& store, const Members& members, milliseconds timeout,
+                                       Activity& activity, OnFailure on_failure) {
+  return std::make_unique<GlooGroup>(store, members, timeout, activity, std::move(on_failure));
 }
 
 }  // namespace longlora::dist

@@ -11,12 +11,18 @@ class GroupOfOne : public Group {
   explicit GroupOfOne(Activity& activity) : Group(0, 1, activity) {}
 
  private:
-  void do_all_reduce(at::Tensor) override {}
-  void do_broadcast(at::Tensor, int) override {}
-  void do_all_gather(at::Tensor all, at::Tensor mine) override { all.view({-1}).copy_(mine.view({-1})); }
-  void do_reduce_scatter(at::Tensor mine, at::Tensor all) override { mine.view({-1}).copy_(all.view({-1})); }
-  void do_exchange(std::span<const Message>, std::span<const Message>) override {}  // there is no peer
-  void do_barrier() override {}
+  Work do_all_reduce(at::Tensor) override { return nullptr; }
+  Work do_broadcast(at::Tensor, int) override { return nullptr; }
+  Work do_all_gather(at::Tensor all, at::Tensor mine) override {
+    all.view({-1}).copy_(mine.view({-1}));
+    return nullptr;
+  }
+  Work do_reduce_scatter(at::Tensor mine, at::Tensor all) override {
+    mine.view({-1}).copy_(all.view({-1}));
+    return nullptr;
+  }
+  Work do_exchange(std::span<const Message>, std::span<const Message>) override { return nullptr; }  // there is no peer
+  Work do_barrier() override { return nullptr; }
   [[noreturn]] void failed(Operation operation, const std::string& reason) override {
     fail("{}: {}", to_string(operation), reason);
   }
@@ -52,11 +58,36 @@ std::string Activity::describe() const {
   return text + fmt::format(", for {:.0f} s", seconds);
 }
 
-void Group::run(Operation operation, int64_t bytes, const std::function<void()>& work) {
-  Traffic& traffic = traffic_[static_cast<size_t>(operation)];
-  ++traffic.calls;
-  traffic.bytes += bytes;
-  activity_.begin_collective(to_string(operation), bytes);
+Pending& Pending::operator=(Pending&& other) noexcept {
+  abandon();
+  group_ = other.group_;
+  operation_ = other.operation_;
+  work_ = std::move(other.work_);
+  return *this;
+}
+
+Pending::~Pending() {
+  abandon();
+}
+
+void Pending::abandon() noexcept {
+  if (work_ == nullptr) return;
+  try {
+    work_->wait();
+  } catch (...) {  // what went wrong first is on its way already
+  }
+  work_ = nullptr;
+}
+
+void Pending::wait() {
+  if (work_ == nullptr) return;
+  group_->activity_.begin_wait();
+  const std::unique_ptr<Work> work = std::move(work_);
+  group_->guarded(operation_, [&] { work->wait(); });
+  group_->activity_.end_wait();
+}
+
+void Group::guarded(Operation operation, const std::function<void()>& work) {
   try {
     work();
   } catch (const c10::Error& error) {
@@ -64,27 +95,37 @@ void Group::run(Operation operation, int64_t bytes, const std::function<void()>&
   } catch (const std::exception& error) {
     failed(operation, error.what());
   }
-  activity_.end_collective();
 }
 
-void Group::all_reduce(const at::Tensor& tensor) {
-  run(Operation::all_reduce, static_cast<int64_t>(tensor.nbytes()), [&] { do_all_reduce(tensor); });
+Pending Group::start(Operation operation, int64_t bytes, const std::function<Work()>& work) {
+  Traffic& traffic = traffic_[static_cast<size_t>(operation)];
+  ++traffic.calls;
+  traffic.bytes += bytes;
+  activity_.begin_collective(to_string(operation), bytes);
+  Work begun;
+  guarded(operation, [&] { begun = work(); });
+  return {*this, operation, std::move(begun)};
 }
-void Group::broadcast(const at::Tensor& tensor, int root) {
-  run(Operation::broadcast, root == rank_ ? static_cast<int64_t>(tensor.nbytes()) : 0,
-      [&] { do_broadcast(tensor, root); });
+
+Pending Group::start_all_reduce(const at::Tensor& tensor) {
+  return start(Operation::all_reduce, static_cast<int64_t>(tensor.nbytes()), [&] { return do_all_reduce(tensor); });
 }
-void Group::all_gather(const at::Tensor& all, const at::Tensor& mine) {
-  run(Operation::all_gather, static_cast<int64_t>(mine.nbytes()), [&] { do_all_gather(all, mine); });
+Pending Group::start_broadcast(const at::Tensor& tensor, int root) {
+  return start(Operation::broadcast, root == rank_ ? static_cast<int64_t>(tensor.nbytes()) : 0,
+               [&] { return do_broadcast(tensor, root); });
 }
-void Group::reduce_scatter(const at::Tensor& mine, const at::Tensor& all) {
-  run(Operation::reduce_scatter, static_cast<int64_t>(all.nbytes()), [&] { do_reduce_scatter(mine, all); });
+Pending Group::start_all_gather(const at::Tensor& all, const at::Tensor& mine) {
+  return start(Operation::all_gather, static_cast<int64_t>(mine.nbytes()), [&] { return do_all_gather(all, mine); });
 }
-void Group::exchange(std::span<const Message> sends, std::span<const Message> receives) {
-  run(Operation::exchange, bytes_of(sends), [&] { do_exchange(sends, receives); });
+Pending Group::start_reduce_scatter(const at::Tensor& mine, const at::Tensor& all) {
+  return start(Operation::reduce_scatter, static_cast<int64_t>(all.nbytes()),
+               [&] { return do_reduce_scatter(mine, all); });
+}
+Pending Group::start_exchange(std::span<const Message> sends, std::span<const Message> receives) {
+  return start(Operation::exchange, bytes_of(sends), [&] { return do_exchange(sends, receives); });
 }
 void Group::barrier() {
-  run(Operation::barrier, 0, [&] { do_barrier(); });
+  start(Operation::barrier, 0, [&] { return do_barrier(); }).wait();
 }
 
 std::unique_ptr<Group> group_of_one(Activity& activity) {

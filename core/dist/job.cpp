@@ -27,8 +27,20 @@ std::string status_key(int rank) {
 
 }  // namespace
 
+Place place_of(const Launch& launch, int64_t sequence_size) {
+  if (launch.size % sequence_size != 0) {
+    usage_error("parallel.sequence {}: {} ranks cannot be grouped by that many; start a multiple of it", sequence_size,
+                launch.size);
+  }
+  const auto size = static_cast<int>(sequence_size);
+  return {launch.rank / size, launch.size / size, launch.rank % size, size};
+}
+
 Job::Job(Launch launch, milliseconds timeout)
-    : launch_(std::move(launch)), timeout_(timeout), group_(group_of_one(activity_)) {
+    : launch_(std::move(launch)),
+      timeout_(timeout),
+      group_(group_of_one(activity_)),
+      sequence_group_(group_of_one(activity_)) {
   if (launch_.alone()) return;
   store_ = Store::connect(launch_, timeout_);
   watch_ = std::thread([this] { watch(); });
@@ -52,12 +64,19 @@ void Job::first_then_others(const std::string& name, const std::function<void()>
   if (first()) store_->set("done/" + name, "1");
 }
 
-void Job::open_group() {
+void Job::open_group(int64_t sequence_size) {
+  place_ = place_of(launch_, sequence_size);
   if (launch_.alone()) return;
   activity_.enter("waiting for all ranks");
   if (store_->count("here") == launch_.size) store_->set("all here", "1");  // the slowest may be reading its weights
   store_->wait_for("all here");
-  group_ = open_gloo_group(*store_, "all", launch_, timeout_, activity_, [this] { return others_after_failure(); });
+  const auto open = [&](const std::string& name, int rank, int size) {
+    return open_gloo_group(*store_, {name, rank, size, launch_.local_size == launch_.size}, timeout_, activity_,
+                           [this] { return others_after_failure(); });
+  };
+  group_ = open("all", launch_.rank, launch_.size);
+  if (place_.sequence_size > 1)
+    sequence_group_ = open(fmt::format("sequence {}", place_.data), place_.sequence, place_.sequence_size);
 }
 
 void Job::check_same(const std::string& what, const std::string& value) {

@@ -17,6 +17,15 @@ namespace longlora::dist {
 // Long enough for the slowest rank between two operations: a step's rows, a validation, a checkpoint.
 inline constexpr std::chrono::seconds kTimeout{1800};
 
+// What a rank works on: ranks [data * sequence_size, (data + 1) * sequence_size) share the rows of share `data`, and of each
+// row this one has part `sequence`.
+struct Place {
+  int data = 0, data_size = 1;
+  int sequence = 0, sequence_size = 1;
+};
+// Exit 2 where parallel.sequence does not divide the ranks.
+[[nodiscard]] Place place_of(const Launch& launch, int64_t sequence_size);
+
 class Job {
  public:
   Job() : Job(Launch{}, kTimeout) {}  // one rank
@@ -34,8 +43,11 @@ class Job {
   void first_then_others(const std::string& name, const std::function<void()>& work);
 
   // Connects the ranks, once all have done what takes long alone.
-  void open_group();
+  void open_group(int64_t sequence_size = 1);
   [[nodiscard]] dist::Group& group() { return *group_; }
+  // Those that share this rank's rows; of one without parallel.sequence.
+  [[nodiscard]] dist::Group& sequence_group() { return *sequence_group_; }
+  [[nodiscard]] const Place& place() const { return place_; }
   [[nodiscard]] Activity& activity() { return activity_; }
 
   // Exit 2 on the ranks whose value is not rank 0's: "rank 2 runs with other WHAT than rank 0".
@@ -49,7 +61,8 @@ class Job {
   std::chrono::milliseconds timeout_;
   Activity activity_;
   std::optional<Store> store_;
-  std::unique_ptr<Group> group_;
+  std::unique_ptr<Group> group_, sequence_group_;
+  Place place_;
   std::mutex lock_;
   std::condition_variable ended_;
   bool end_ = false;

@@ -182,7 +182,8 @@ Exit train(const recipe::Recipe& recipe, bool resume, recipe::Use use) {
 }
 
 Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use, dist::Job& job) {
-  if (asked.batch.sequences < job.launch().size) {
+  const dist::Place place = dist::place_of(job.launch(), asked.parallel.sequence);
+  if (asked.batch.sequences < place.data_size) {
     usage_error("batch.sequences {}: fewer than the {} ranks, so that some would have nothing to do",
                 asked.batch.sequences, job.launch().size);
   }
@@ -199,7 +200,7 @@ Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use, dist::Job&
     if (!lock->try_lock()) usage_error("checkpoint.dir: {}: another process is training in it now", dir.string());
     sweep_checkpoints(dir);
   }
-  job.open_group();
+  job.open_group(recipe.parallel.sequence);
   dist::Group& group = job.group();
   GradientSum gradients(setup.llama->trainable(), group);
   AdamW optimizer(setup.llama->trainable(), recipe.optimizer);
@@ -234,7 +235,7 @@ Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use, dist::Job&
   Trainer trainer(setup, optimizer, gradients, job);
   std::optional<StepLog> log;
   if (job.first()) log.emplace(recipe, state.step);
-  const dist::Share share = dist::share_of(recipe.batch.sequences, group.rank(), group.size());
+  const dist::Share share = dist::share_of(recipe.batch.sequences, place.data, place.data_size);
   while (state.step < recipe.schedule.steps) {
     job.activity().enter_step(state.step + 1);
     job.activity().enter("reading rows");
