@@ -33,6 +33,7 @@ std::vector<Verb> verbs() {
       prepare_verb(),
       recipe_verb(),
       report_verb(),
+      doctor_verb(),
   };
 }
 // clang-format on

@@ -41,5 +41,6 @@ Verb extract_lora_verb();
 Verb prepare_verb();
 Verb recipe_verb();
 Verb report_verb();
+Verb doctor_verb();
 
 }  // namespace longlora::cmd

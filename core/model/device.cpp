@@ -9,10 +9,8 @@
 #include "core/ops/cpu_kernels.h"
 
 namespace longlora::model {
-namespace {
 
-// The reason why there is no GPU, or "".
-std::string load_cuda() {
+std::string why_no_gpu() {
   if (!std::filesystem::exists("/proc/driver/nvidia/version")) return "no NVIDIA driver is loaded";
   // Registers its kernels with the dispatcher as it loads; found by the program's run path. Never unloaded.
   if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) return dlerror();
@@ -20,12 +18,10 @@ std::string load_cuda() {
   return "";
 }
 
-}  // namespace
-
 at::Device open_device(const std::string& name) {
   if (name != "auto" && name != "cpu" && name != "cuda") usage_error("unknown device '{}': auto, cpu or cuda", name);
   if (name == "cpu") return at::kCPU;
-  const std::string reason = load_cuda();
+  const std::string reason = why_no_gpu();
   if (reason.empty()) return at::Device(at::kCUDA, 0);
   if (name == "cuda") usage_error("model.device is cuda, but: {}", reason);
   return at::kCPU;

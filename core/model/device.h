@@ -11,6 +11,9 @@ namespace longlora::model {
 // Exit 2 when a GPU is asked for and cannot be had, with the reason.
 [[nodiscard]] at::Device open_device(const std::string& name);
 
+// Why no GPU can be used, in LibTorch's or the system's words; empty when one can.
+[[nodiscard]] std::string why_no_gpu();
+
 // "NVIDIA H200", or "CPU, 2 threads, avx512 kernels".
 [[nodiscard]] std::string describe_device(const at::Device& device);
 

@@ -22,13 +22,8 @@ void check(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const 
 
 AttentionBackend resolve(AttentionBackend backend, const at::Tensor& q, const GroupPlan& plan) {
   if (backend == AttentionBackend::automatic) return pick_backend(q, plan);
-  const char* objection = nullptr;
-  if (backend == AttentionBackend::sdpa) objection = sdpa::objection(q, plan);
-  if (backend == AttentionBackend::cpu) objection = cpu_attention::objection(q);
-  if (backend == AttentionBackend::cuda) objection = cuda_attention::objection(q);
-  if (objection != nullptr) {
-    usage_error("attention.backend \"{}\" cannot be used here: {}; choose \"auto\"", to_string(backend), objection);
-  }
+  if (const char* why = objection(backend, q, plan); why != nullptr)
+    usage_error("attention.backend \"{}\" cannot be used here: {}; choose \"auto\"", to_string(backend), why);
   return backend;
 }
 
@@ -56,6 +51,13 @@ const char* to_string(AttentionBackend backend) {
       return "cuda";
   }
   return "";
+}
+
+const char* objection(AttentionBackend backend, const at::Tensor& q, const GroupPlan& plan) {
+  if (backend == AttentionBackend::sdpa) return sdpa::objection(q, plan);
+  if (backend == AttentionBackend::cpu) return cpu_attention::objection(q);
+  if (backend == AttentionBackend::cuda) return cuda_attention::objection(q);
+  return nullptr;
 }
 
 AttentionBackend pick_backend(const at::Tensor& q, const GroupPlan& plan) {

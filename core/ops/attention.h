@@ -32,6 +32,9 @@ struct AttentionResult {
   at::Tensor lse;  // [Hq, T], float32 (float64 for float64)
 };
 
+// Why a backend cannot do what is asked; null when it can.
+[[nodiscard]] const char* objection(AttentionBackend backend, const at::Tensor& q, const GroupPlan& plan);
+
 // What `automatic` stands for with these tensors and this plan.
 [[nodiscard]] AttentionBackend pick_backend(const at::Tensor& q, const GroupPlan& plan);
 

@@ -90,7 +90,7 @@ find_library(CUDA_RUNTIME libcudart_static.a HINTS ${nvcc_folder}/../lib64 ${nvc
 if(CUDA_RUNTIME)
   target_link_libraries(longlora_cuda PUBLIC ${CUDA_RUNTIME} Threads::Threads ${CMAKE_DL_LIBS} rt)
   target_link_libraries(longlora_core PUBLIC longlora_cuda)
-  set_source_files_properties(core/ops/attention_cuda.cpp PROPERTIES COMPILE_DEFINITIONS LONGLORA_CUDA)
+  set_source_files_properties(core/ops/attention_cuda.cpp core/doctor/gpu.cpp PROPERTIES COMPILE_DEFINITIONS LONGLORA_CUDA)
   compile_with_nvcc(cuda_test_objects ${kernel_test_kernels} ${CMAKE_SOURCE_DIR}/test/kernels/gpu/memory.cu)
   add_executable(longlora_kernel_tests_gpu EXCLUDE_FROM_ALL test/kernels/gpu/main.cpp ${cuda_test_objects}
                  ${kernel_host_sources} $<TARGET_OBJECTS:longlora_kernel_test_objects>)
