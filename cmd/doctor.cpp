@@ -16,7 +16,8 @@ namespace {
 void declare(cxxopts::Options& options) {
   options.add_options()("kernels", "also time the attention backends, and say which one \"auto\" takes")(
       "distributed", "also measure what the ranks can send one another; with --nproc N, torchrun, srun or mpirun")(
-      "device", "for --kernels: auto, cpu or cuda", cxxopts::value<std::string>()->default_value("auto"), "NAME")(
+      "device", "for --kernels and --distributed: auto, cpu or cuda",
+      cxxopts::value<std::string>()->default_value("auto"), "NAME")(
       "dir", "the folder whose disk is measured (default: this one)", cxxopts::value<std::string>()->default_value("."),
       "DIR")("json", "write everything as JSON; - for standard output", cxxopts::value<std::string>(), "FILE|-");
   declare_rank_options(options);
@@ -24,7 +25,7 @@ void declare(cxxopts::Options& options) {
 
 Exit examine(const cxxopts::ParseResult& arguments, dist::Job& job) {
   const auto json = job.first() ? output_file(arguments, "json") : std::nullopt;
-  const at::Device device = model::open_device(arguments["device"].as<std::string>());
+  const at::Device device = model::open_device(arguments["device"].as<std::string>(), job.launch().local_rank);
   std::vector<doctor::Section> sections;
   const auto show = [&](doctor::Section section) {
     if (!json || json != "-") fmt::print("{}{}", sections.empty() ? "" : "\n", doctor::to_text(section));
@@ -38,8 +39,8 @@ Exit examine(const cxxopts::ParseResult& arguments, dist::Job& job) {
     if (arguments.count("kernels") > 0) show(doctor::examine_kernels(device));
   }
   if (!job.launch().alone()) {
-    job.open_group();
-    doctor::Section links = doctor::examine_links(job);
+    job.open_group(1, device);
+    doctor::Section links = doctor::examine_links(job, device);
     if (job.first()) show(std::move(links));
     job.group().barrier();
   }

@@ -131,10 +131,11 @@ struct Members {
   bool one_machine;
 };
 
-// A group over Gloo (CPU tensors). An operation that takes longer than `timeout` fails (exit 1); so do those under way and
-// all later ones when a rank ends.
-[[nodiscard]] std::unique_ptr<Group> open_gloo_group(const Store& store, const Members& members,
-                                                     std::chrono::milliseconds timeout, Activity& activity,
-                                                     OnFailure on_failure);
+// A group over c10d: Gloo for tensors in the machine's memory and, where `device` is a GPU, NCCL for those on it. An
+// operation that takes longer than `timeout` fails (exit 1); so do those under way and all later ones when a rank ends.
+// With NCCL waiting for an operation holds up the GPU, not this thread; its own watch ends a rank whose operation failed.
+[[nodiscard]] std::unique_ptr<Group> connect_group(const Store& store, const Members& members, const at::Device& device,
+                                                   std::chrono::milliseconds timeout, Activity& activity,
+                                                   OnFailure on_failure);
 
 }  // namespace longlora::dist

@@ -64,15 +64,15 @@ void Job::first_then_others(const std::string& name, const std::function<void()>
   if (first()) store_->set("done/" + name, "1");
 }
 
-void Job::open_group(int64_t sequence_size) {
+void Job::open_group(int64_t sequence_size, const at::Device& device) {
   place_ = place_of(launch_, sequence_size);
   if (launch_.alone()) return;
   activity_.enter("waiting for all ranks");
   if (store_->count("here") == launch_.size) store_->set("all here", "1");  // the slowest may be reading its weights
   store_->wait_for("all here");
   const auto open = [&](const std::string& name, int rank, int size) {
-    return open_gloo_group(*store_, {name, rank, size, launch_.local_size == launch_.size}, timeout_, activity_,
-                           [this] { return others_after_failure(); });
+    return connect_group(*store_, {name, rank, size, launch_.local_size == launch_.size}, device, timeout_, activity_,
+                         [this] { return others_after_failure(); });
   };
   group_ = open("all", launch_.rank, launch_.size);
   if (place_.sequence_size > 1)

@@ -43,7 +43,7 @@ class Job {
   void first_then_others(const std::string& name, const std::function<void()>& work);
 
   // Connects the ranks, once all have done what takes long alone.
-  void open_group(int64_t sequence_size = 1);
+  void open_group(int64_t sequence_size = 1, const at::Device& device = at::kCPU);
   [[nodiscard]] dist::Group& group() { return *group_; }
   // Those that share this rank's rows; of one without parallel.sequence.
   [[nodiscard]] dist::Group& sequence_group() { return *sequence_group_; }

@@ -30,7 +30,7 @@ class Store {
   // Returns when the key is there, however long that takes; exit 75 when a signal asks to stop meanwhile.
   void wait_for(const std::string& key);
 
-  struct Impl;  // core/dist/gloo.cpp
+  struct Impl;  // core/dist/c10d.cpp
   [[nodiscard]] Impl& impl() const { return *impl_; }
 
  private:

@@ -41,13 +41,14 @@ Expected network() {
   return {best * 1e6 / 8, which};
 }
 
-Expected expected(const dist::Launch& launch) {
+Expected expected(const dist::Launch& launch, const at::Device& device) {
   if (launch.local_size != launch.size) {
     const Expected link = network();
     if (link.rate == 0) return {0, {}};
     return {link.rate / launch.local_size,
             fmt::format("{} at {:.0f} Gbit/s, shared by {} ranks", link.what, link.rate * 8e-9, launch.local_size)};
   }
+  if (!device.is_cpu()) return {0, {}};  // NVLink or PCIe: the driver does not say
   // What is sent to a rank on the same machine is copied into the kernel's memory and out of it: two copies, on both sides'
   // cores. A copy's rate counts bytes read and written.
   const double copy = copy_rate(at::kCPU, int64_t{64} << 20) / 2;
@@ -56,26 +57,29 @@ Expected expected(const dist::Launch& launch) {
 
 }  // namespace
 
-Section examine_links(dist::Job& job) {
+Section examine_links(dist::Job& job, const at::Device& device) {
   Section section{.title = fmt::format("Links between {} ranks", job.group().size()), .findings = {}};
   dist::Group& group = job.group();
   const int next = (group.rank() + 1) % group.size(), previous = (group.rank() + group.size() - 1) % group.size();
   const auto ranks = static_cast<double>(group.size());
-  Expected limit = expected(job.launch());
+  Expected limit = expected(job.launch(), device);
   const at::Tensor shared = at::full({1}, limit.rate, at::kDouble);
   group.broadcast(shared, 0);
   limit.rate = *shared.data_ptr<double>();
   section.figures = {{"ranks", group.size()}, {"expected_bytes_per_s", limit.rate}};
   double best = 0;
   for (const int64_t bytes : {int64_t{8}, int64_t{1} << 20, int64_t{64} << 20}) {
-    const at::Tensor mine = at::zeros({bytes / 4}, at::kFloat), other = at::empty_like(mine);
+    const at::Tensor mine = at::zeros({bytes / 4}, at::TensorOptions(at::kFloat).device(device)),
+                     other = at::empty_like(mine);
     const dist::Message send[] = {{mine, next}}, receive[] = {{other, previous}};
     constexpr int kRounds = 5;
     const auto timed = [&](const std::function<void()>& work) {  // the same number of calls on all ranks
       work();
+      wait_for(device);
       group.barrier();
       const auto start = std::chrono::steady_clock::now();
       for (int i = 0; i < kRounds; ++i) work();
+      wait_for(device);
       const at::Tensor seconds = at::full(
           {1}, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / kRounds, at::kDouble);
       group.broadcast(seconds, 0);

@@ -6,7 +6,7 @@
 namespace longlora::doctor {
 
 // Sums over all ranks and messages to the next rank of a ring, small and large, against what the link can carry. The group of
-// the job is open. The same section on every rank, of rank 0's clock.
-[[nodiscard]] Section examine_links(dist::Job& job);
+// the job is open for tensors on `device`. The same section on every rank, of rank 0's clock.
+[[nodiscard]] Section examine_links(dist::Job& job, const at::Device& device);
 
 }  // namespace longlora::doctor

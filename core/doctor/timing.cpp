@@ -11,11 +11,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+}  // namespace
+
 void wait_for(const at::Device& device) {
   if (!device.is_cpu()) c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(device.index());
 }
-
-}  // namespace
 
 double seconds_of(const at::Device& device, const std::function<void()>& work, double budget) {
   constexpr size_t kLeast = 3, kMost = 50;

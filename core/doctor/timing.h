@@ -6,6 +6,9 @@
 
 namespace longlora::doctor {
 
+// Returns when the device has done what it was given.
+void wait_for(const at::Device& device);
+
 // Seconds of one call: the median of several, after one to warm up. At least three, more while they take less than
 // `budget` seconds together. Waits for the device.
 [[nodiscard]] double seconds_of(const at::Device& device, const std::function<void()>& work, double budget = 0.3);

@@ -1,6 +1,7 @@
 #include "core/model/device.h"
 
 #include <ATen/Context.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <dlfcn.h>
 
 #include <filesystem>
@@ -18,11 +19,21 @@ std::string why_no_gpu() {
   return "";
 }
 
-at::Device open_device(const std::string& name) {
+at::Device open_device(const std::string& name, int index) {
   if (name != "auto" && name != "cpu" && name != "cuda") usage_error("unknown device '{}': auto, cpu or cuda", name);
   if (name == "cpu") return at::kCPU;
   const std::string reason = why_no_gpu();
-  if (reason.empty()) return at::Device(at::kCUDA, 0);
+  if (reason.empty()) {
+    const c10::impl::VirtualGuardImpl gpus(at::kCUDA);
+    if (index >= gpus.deviceCount()) {
+      usage_error(
+          "rank {} of this machine has no GPU of its own: there are {}; start fewer ranks, or give model.device=cpu",
+          index, static_cast<int>(gpus.deviceCount()));
+    }
+    const at::Device device(at::kCUDA, static_cast<at::DeviceIndex>(index));
+    gpus.setDevice(device);
+    return device;
+  }
   if (name == "cuda") usage_error("model.device is cuda, but: {}", reason);
   return at::kCPU;
 }

@@ -6,10 +6,10 @@
 
 namespace longlora::model {
 
-// "cpu", "cuda", or "auto": the first GPU where there is one. On a machine with a GPU LibTorch's CUDA library is loaded
+// "cpu", "cuda", or "auto": GPU number `index` (0 where it is one process's alone) where there is one, made the current one. On a machine with a GPU LibTorch's CUDA library is loaded
 // from beside its CPU library here and not before: the program starts quickly and runs on machines without CUDA.
 // Exit 2 when a GPU is asked for and cannot be had, with the reason.
-[[nodiscard]] at::Device open_device(const std::string& name);
+[[nodiscard]] at::Device open_device(const std::string& name, int index = 0);
 
 // Why no GPU can be used, in LibTorch's or the system's words; empty when one can.
 [[nodiscard]] std::string why_no_gpu();

@@ -151,18 +151,13 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job) 
   Setup setup{.recipe = asked,
               .extension = start.extension,
               .dtype = model::parse_dtype(asked.model.dtype),
-              .device = model::open_device(asked.model.device),
+              .device = model::open_device(asked.model.device, job.launch().local_rank),
               .rows = nullptr,
               .validation = {},
               .base_fingerprint = {},
               .stacked_on = {},
               .llama = nullptr,
               .memory = {}};
-  if (!job.launch().alone() && !setup.device.is_cpu()) {
-    usage_error(
-        "this build of longlora trains on one GPU, not on {} ranks with GPUs; start one rank, or give model.device=cpu",
-        job.launch().size);
-  }
   setup.recipe.context.length = setup.extension.length;
   const recipe::Recipe& recipe = setup.recipe;
   const model::Config& config = setup.extension.config;

@@ -200,7 +200,7 @@ Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use, dist::Job&
     if (!lock->try_lock()) usage_error("checkpoint.dir: {}: another process is training in it now", dir.string());
     sweep_checkpoints(dir);
   }
-  job.open_group(recipe.parallel.sequence);
+  job.open_group(recipe.parallel.sequence, setup.device);
   dist::Group& group = job.group();
   GradientSum gradients(setup.llama->trainable(), group);
   AdamW optimizer(setup.llama->trainable(), recipe.optimizer);

@@ -1,10 +1,13 @@
-// Everything that needs c10d's headers: the store and the groups over Gloo. The headers are large, so they are in this file
-// alone.
+// Everything that needs c10d's headers: the store, and the groups over Gloo and NCCL. The headers are large, so they are in
+// this file alone (and nccl_plugin.cpp).
 #define USE_C10D_GLOO
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include <dlfcn.h>
+
+#include <filesystem>
 #include <thread>
 
 #include "core/base/error.h"
@@ -106,14 +109,16 @@ void Store::wait_for(const std::string& key) {
 namespace {
 
 // Operations of c10d under way; what they read and write stays until they are done.
-class GlooWork : public Pending::Work {
+class C10dWork : public Pending::Work {
  public:
   void add(c10::intrusive_ptr<c10d::Work> work, at::Tensor tensor) {
     works_.push_back(std::move(work));
     tensors_.push_back(std::move(tensor));
   }
   void wait() override {
-    for (const auto& work : works_) work->wait();
+    for (const auto& work : works_) {
+      if (work) work->wait();
+    }
   }
 
  private:
@@ -121,19 +126,46 @@ class GlooWork : public Pending::Work {
   std::vector<at::Tensor> tensors_;
 };
 
-class GlooGroup : public Group {
+using Backend = c10::intrusive_ptr<c10d::Backend>;
+
+Backend gloo_backend(const c10::intrusive_ptr<c10d::Store>& store, const Members& members, milliseconds timeout) {
+  // On several nodes the interface of the host's name, or the one that GLOO_SOCKET_IFNAME names.
+  auto options = members.one_machine ? c10d::ProcessGroupGloo::Options::create(timeout)
+                                     : c10d::ProcessGroupGloo::Options::create_default(timeout);
+  if (members.one_machine) options->devices = {c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1")};
+  options->threads = 1;  // operations follow one another
+  return c10::make_intrusive<c10d::ProcessGroupGloo>(store, members.rank, members.size, options);
+}
+
+// By the library built of nccl_plugin.cpp, beside the program. Never unloaded.
+Backend nccl_backend(const c10::intrusive_ptr<c10d::Store>& store, const Members& members, milliseconds timeout) {
+  using Make = c10d::Backend*(c10d::Store*, int, int, int64_t);
+  const auto beside = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "liblonglora_nccl.so";
+  void* library = dlopen(beside.c_str(), RTLD_NOW);
+  auto* make = library == nullptr ? nullptr : reinterpret_cast<Make*>(dlsym(library, "longlora_nccl_backend"));
+  if (make == nullptr) {
+    usage_error("several ranks with GPUs need NCCL, with which this program was not built ({}); see docs/parallel.md",
+                dlerror());
+  }
+  return Backend::reclaim(make(store.get(), members.rank, members.size, timeout.count()));
+}
+
+class C10dGroup : public Group {
  public:
-  GlooGroup(const Store& store, const Members& members, milliseconds timeout, Activity& activity, OnFailure on_failure)
+  C10dGroup(const Store& store, const Members& members, const at::Device& device, milliseconds timeout,
+            Activity& activity, OnFailure on_failure)
       : Group(members.rank, members.size, activity), on_failure_(std::move(on_failure)) {
-    // On several nodes the interface of the host's name, or the one that GLOO_SOCKET_IFNAME names.
-    auto options = members.one_machine ? c10d::ProcessGroupGloo::Options::create(timeout)
-                                       : c10d::ProcessGroupGloo::Options::create_default(timeout);
-    if (members.one_machine) options->devices = {c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1")};
-    options->threads = 1;  // operations follow one another
+    const auto table = [&](const char* kind) {
+      return c10::make_intrusive<c10d::PrefixStore>(members.name + kind, store.impl().store);
+    };
     try {
-      group_ = c10::make_intrusive<c10d::ProcessGroupGloo>(
-          c10::make_intrusive<c10d::PrefixStore>(members.name, store.impl().store), members.rank, members.size,
-          options);
+      cpu_ = gloo_backend(table("/gloo"), members, timeout);
+      if (device.is_cpu()) return;
+      gpu_ = nccl_backend(table("/nccl"), members, timeout);
+      std::vector<at::Tensor> first = {at::zeros({1}, device)};
+      gpu_->allreduce(first)->wait();  // connects all of them: messages alone would connect pairs
+    } catch (const Error&) {
+      throw;
     } catch (const std::exception& error) {
       failed("opening the connections between the ranks", short_reason(error));
     }
@@ -141,42 +173,53 @@ class GlooGroup : public Group {
 
  private:
   static Work one(c10::intrusive_ptr<c10d::Work> begun, at::Tensor tensor) {
-    auto work = std::make_unique<GlooWork>();
+    auto work = std::make_unique<C10dWork>();
     work->add(std::move(begun), std::move(tensor));
     return work;
   }
+  c10d::Backend& backend_of(const at::Tensor& tensor) {
+    const Backend& backend = tensor.is_cpu() ? cpu_ : gpu_;
+    if (!backend) fail("this group of ranks has no way to send tensors on {}", tensor.device().str());
+    return *backend;
+  }
   Work do_all_reduce(at::Tensor tensor) override {
     std::vector<at::Tensor> tensors = {flat(tensor)};
-    return one(group_->allreduce(tensors), tensor);
+    return one(backend_of(tensor).allreduce(tensors), tensor);
   }
   Work do_broadcast(at::Tensor tensor, int root) override {
     std::vector<at::Tensor> tensors = {flat(tensor)};
     c10d::BroadcastOptions options;
     options.rootRank = root;
-    return one(group_->broadcast(tensors, options), tensor);
+    return one(backend_of(tensor).broadcast(tensors, options), tensor);
   }
   Work do_all_gather(at::Tensor all, at::Tensor mine) override {
     at::Tensor to = flat(all), from = flat(mine);
-    return one(group_->_allgather_base(to, from), at::Tensor());  // it keeps both
+    return one(backend_of(mine)._allgather_base(to, from), at::Tensor());  // it keeps both
   }
   Work do_reduce_scatter(at::Tensor mine, at::Tensor all) override {
     at::Tensor to = flat(mine), from = flat(all);
-    return one(group_->_reduce_scatter_base(to, from), at::Tensor());
+    return one(backend_of(mine)._reduce_scatter_base(to, from), at::Tensor());
   }
+  // NCCL wants messages that go both ways begun as one.
   Work do_exchange(std::span<const Message> sends, std::span<const Message> receives) override {
+    auto work = std::make_unique<C10dWork>();
+    if (sends.empty() && receives.empty()) return work;
+    c10d::Backend& backend = backend_of((sends.empty() ? receives : sends).front().tensor);
+    const bool as_one = backend.supportsCoalescing();
+    if (as_one) backend.startCoalescing();
     ++exchanges_;
-    auto work = std::make_unique<GlooWork>();
     const auto start = [&](const Message& message, bool send) {
       std::vector<at::Tensor> tensors = {flat(message.tensor)};
-      work->add(
-          send ? group_->send(tensors, message.peer, exchanges_) : group_->recv(tensors, message.peer, exchanges_),
-          message.tensor);
+      auto begun =
+          send ? backend.send(tensors, message.peer, exchanges_) : backend.recv(tensors, message.peer, exchanges_);
+      work->add(as_one ? nullptr : begun, message.tensor);
     };
     for (const Message& message : receives) start(message, false);
     for (const Message& message : sends) start(message, true);
+    if (as_one) work->add(backend.endCoalescing(), at::Tensor());
     return work;
   }
-  Work do_barrier() override { return one(group_->barrier(), at::Tensor()); }
+  Work do_barrier() override { return one(cpu_->barrier(), at::Tensor()); }
 
   [[noreturn]] void failed(Operation operation, const std::string& reason) override {
     failed(to_string(operation), reason);
@@ -188,20 +231,20 @@ class GlooGroup : public Group {
   }
 
   static at::Tensor flat(const at::Tensor& tensor) {
-    if (!tensor.is_cpu() || !tensor.is_contiguous()) fail("Gloo takes contiguous tensors in the machine's memory only");
+    if (!tensor.is_contiguous()) fail("operations between ranks take contiguous tensors only");
     return tensor.view({-1});
   }
 
   OnFailure on_failure_;
   int exchanges_ = 0;
-  c10::intrusive_ptr<c10d::ProcessGroupGloo> group_;
+  Backend cpu_, gpu_;
 };
 
 }  // namespace
 
-std::unique_ptr<Group> open_gloo_group(const Store& store, const Members& members, milliseconds timeout,
-                                       Activity& activity, OnFailure on_failure) {
-  return std::make_unique<GlooGroup>(store, members, timeout, activity, std::move(on_failure));
+std::unique_ptr<Group> connect_group(const Store& store, const Members& members, const at::Device& device,
+                                     milliseconds timeout, Activity& activity, OnFailure on_failure) {
+  return std::make_unique<C10dGroup>(store, members, device, timeout, activity, std::move(on_failure));
 }
 
 }  // namespace longlora::dist
