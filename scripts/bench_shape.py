@@ -16,6 +16,9 @@ def config(hidden=768, layers=12, heads=12, mlp=2048, vocabulary=32000, context=
             "torch_dtype": "bfloat16"}
 
 
+SHAPES = {"small": {}, "7b": {"hidden": 4096, "layers": 32, "heads": 32, "mlp": 11008}}
+
+
 def tensors(c):
     """(name, shape) of the weights."""
     hidden, mlp, vocabulary = c["hidden_size"], c["intermediate_size"], c["vocab_size"]
@@ -60,7 +63,8 @@ def write_model(folder: pathlib.Path, c) -> None:
             if len(shape) == 1:
                 file.write(b"\x80\x3f" * shape[0])
             else:
-                file.write(random_bfloat16(shape[0] * shape[1], generator))
+                for first in range(0, shape[0], 4096):  # a piece of the rows at a time
+                    file.write(random_bfloat16(min(4096, shape[0] - first) * shape[1], generator))
     (folder / "config.json").write_text(json.dumps(c, indent=2) + "\n")
 
 

@@ -54,6 +54,7 @@ def main():
     parser.add_argument("--pattern", choices=["s2", "full"], default="s2")
     parser.add_argument("--group-ratio", type=float, default=0.25)
     parser.add_argument("--lr", type=float, default=2e-5)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
@@ -66,7 +67,7 @@ def main():
         ALL_ATTENTION_FUNCTIONS.register("s2", s2_attention(arguments.group_ratio))
         ALL_MASK_ATTENTION_FUNCTIONS.register("s2", lambda *args, **kwargs: None)
     model = transformers.AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.bfloat16,
-                                                              attn_implementation=implementation)
+                                                              attn_implementation=implementation).to(arguments.device)
     model.config.use_cache = False
     model.enable_input_require_grads()
     model.gradient_checkpointing_enable()
@@ -83,15 +84,18 @@ def main():
     with open(arguments.data, "rb") as file:
         tokens.frombytes(file.read(2 * arguments.length * arguments.steps))
     for step in range(arguments.steps):
-        row = torch.tensor([tokens[step * arguments.length:(step + 1) * arguments.length].tolist()])
+        row = torch.tensor([tokens[step * arguments.length:(step + 1) * arguments.length].tolist()], device=arguments.device)
         start = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(arguments.device, torch.bfloat16):
             loss = model(input_ids=row, labels=row).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        print(json.dumps({"step": step + 1, "loss": loss.item(), "seconds": time.perf_counter() - start}), flush=True)
+        value = loss.item()  # waits for the device
+        if arguments.device == "cuda":
+            torch.cuda.synchronize()
+        print(json.dumps({"step": step + 1, "loss": value, "seconds": time.perf_counter() - start}), flush=True)
 
 
 if __name__ == "__main__":
