@@ -1,12 +1,14 @@
 #include "core/model/device.h"
 
 #include <ATen/Context.h>
+#include <ATen/DeviceAccelerator.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <dlfcn.h>
 
 #include <filesystem>
 
 #include "core/base/error.h"
+#include "core/base/memory.h"
 #include "core/ops/cpu_kernels.h"
 
 namespace longlora::model {
@@ -36,6 +38,12 @@ at::Device open_device(const std::string& name, int index) {
   }
   if (name == "cuda") usage_error("model.device is cuda, but: {}", reason);
   return at::kCPU;
+}
+
+int64_t free_memory(const at::Device& device) {
+  if (device.is_cpu()) return available_memory();
+  const auto [free, total] = at::accelerator::getMemoryInfo(device.index());
+  return static_cast<int64_t>(free);
 }
 
 std::string describe_device(const at::Device& device) {

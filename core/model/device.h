@@ -2,6 +2,7 @@
 #pragma once
 #include <ATen/ATen.h>
 
+#include <cstdint>
 #include <string>
 
 namespace longlora::model {
@@ -13,6 +14,9 @@ namespace longlora::model {
 
 // Why no GPU can be used, in LibTorch's or the system's words; empty when one can.
 [[nodiscard]] std::string why_no_gpu();
+
+// Bytes that can be taken: of main memory without swapping, or of a GPU as it stands.
+[[nodiscard]] int64_t free_memory(const at::Device& device);
 
 // "NVIDIA H200", or "CPU, 2 threads, avx512 kernels".
 [[nodiscard]] std::string describe_device(const at::Device& device);

@@ -15,7 +15,8 @@ bool ignored(const std::string& name) {
   return name.ends_with("rotary_emb.inv_freq");
 }
 
-// Name and shape of every tensor of such a model, as they stand in a file.
+}  // namespace
+
 void for_each_tensor(const Config& c, const std::function<void(const std::string&, std::vector<int64_t>)>& take) {
   const int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
   take("model.embed_tokens.weight", {c.vocab_size, c.hidden});
@@ -39,8 +40,6 @@ void for_each_tensor(const Config& c, const std::function<void(const std::string
     }
   }
 }
-
-}  // namespace
 
 void check_weights(const io::TensorStore& store, const Config& config) {
   const std::string folder = store.path().string();

@@ -1,11 +1,18 @@
 // A model's weights from and to a Hugging Face folder.
 #pragma once
 #include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
 
 #include "core/io/safetensors.h"
 #include "core/model/llama.h"
 
 namespace longlora::model {
+
+// Name and shape of every tensor of a model with this config, as they stand in a file.
+void for_each_tensor(const Config& config,
+                     const std::function<void(const std::string& name, std::vector<int64_t> shape)>& take);
 
 // Exit 3 naming the first tensor that is missing, unexpected, of another shape than the config says, or of a type that
 // cannot be computed with. Allocates nothing, however large a model the config speaks of.

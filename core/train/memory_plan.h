@@ -1,8 +1,6 @@
 // What a run will hold in memory, by component, before anything is allocated; and the choice of what to compute again
-// in the backward pass: as little as fits.
+// in the backward pass: as little as fits, layer by layer.
 #pragma once
-#include <ATen/ATen.h>
-
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -13,24 +11,55 @@
 
 namespace longlora::train {
 
+// Elements of a model by what happens to them, from its config alone.
+struct Counts {
+  int64_t frozen_layers = 0, frozen_rest = 0;    // decoder layers; embedding, final norm and head
+  int64_t trained_layers = 0, trained_rest = 0;  // LoRA counts with its layers
+  int64_t largest_trained = 0;                   // the largest matrix whose gradient is a matrix product
+  [[nodiscard]] int64_t trained() const { return trained_layers + trained_rest; }
+  [[nodiscard]] int64_t all() const { return frozen_layers + frozen_rest + trained(); }
+};
+[[nodiscard]] Counts count_parameters(const model::Config& config, const recipe::Tune& tune);
+
+// What parallel.shard splits over the ranks: nothing; moments and master copies of what is trained; these and the weights
+// of the decoder layers (the frozen ones of a LoRA run), of which two layers at a time are there as a whole.
+enum class Shard { none, optimizer, model };
+[[nodiscard]] const char* to_string(Shard shard);
+
+// Over how many ranks a run is spread. `sequence` of them share a row.
+struct Spread {
+  int64_t ranks = 1, sequence = 1;
+  Shard shard = Shard::none;
+};
+
+// Bytes on one rank.
 struct MemoryPlan {
   int64_t weights = 0;      // values that the kernels read
   int64_t trained = 0;      // master copies, gradients and both moments of what is trained
   int64_t activations = 0;  // kept for the backward pass, all layers
-  int64_t work = 0;         // one layer's temporaries and the logits of a chunk
-  model::Recompute recompute = model::Recompute::nothing;
+  int64_t work = 0;         // on top of these at the worst moment: of a layer's backward pass, or of the head
+  int64_t head = 0;         // the head's part: hidden states, their gradient, a chunk of logits
+  std::vector<model::Recompute> recompute;  // of every layer
+  bool fits = false;
   [[nodiscard]] int64_t total() const { return weights + trained + activations + work; }
 };
 
-// Bytes that one layer keeps for the backward pass of a micro-batch of `tokens` tokens.
+// Bytes that one layer keeps for the backward pass of `tokens` tokens.
 [[nodiscard]] int64_t saved_bytes(const model::Config& config, model::Recompute policy, int64_t tokens,
                                   int64_t element);
 
-// `parameters` of the model and `trained` ones among them (numbers of elements). With `recompute: auto` the policy is the
-// fastest whose total stays within `available` bytes (the smallest one when none does).
-[[nodiscard]] MemoryPlan plan_memory(const model::Config& config, const recipe::Recipe& recipe, at::ScalarType dtype,
-                                     int64_t parameters, int64_t trained, int64_t available);
+// Bytes that the backward pass of one layer takes beside what was kept: what it computes again, and gradients.
+[[nodiscard]] int64_t work_bytes(const model::Config& config, const recipe::Recipe& recipe, model::Recompute policy,
+                                 int64_t tokens, int64_t element);
+
+// The plan of a recipe whose context.length is filled in. With `recompute: auto` it is the fastest whose total stays within
+// `available` bytes: as many of the last layers as possible with one policy, the others with the next one (all of them with
+// the smallest when nothing fits). Last, because they are freed before the others compute again.
+[[nodiscard]] MemoryPlan plan_memory(const model::Config& config, const recipe::Recipe& recipe, const Spread& spread,
+                                     int64_t available);
 
 [[nodiscard]] const char* to_string(model::Recompute policy);
+// "gate_up", or "12 layers gate_up, 20 layers nothing" in the order of the layers.
+[[nodiscard]] std::string describe(const std::vector<model::Recompute>& recompute);
 
 }  // namespace longlora::train

@@ -8,7 +8,6 @@
 #include "core/adapt/open_model.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
-#include "core/base/memory.h"
 #include "core/base/random.h"
 #include "core/base/version.h"
 #include "core/io/context_record.h"
@@ -146,7 +145,6 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use) {
 }
 
 Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job) {
-  const int64_t available = available_memory() / job.launch().local_size;
   const Start start = open_start(asked);
   Setup setup{.recipe = asked,
               .extension = start.extension,
@@ -172,6 +170,8 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job) 
     const auto rows = rows_of(recipe.data.valid, "data.valid");
     setup.validation = rows->all_rows(recipe.eval.rows, recipe.batch.micro);
   });
+  const int64_t available = model::free_memory(setup.device) / job.launch().local_size;
+  setup.memory = plan_memory(config, recipe, {}, available);
   job.activity().enter("reading the model");
 
   const auto seed = static_cast<uint64_t>(recipe.seed);
@@ -190,12 +190,6 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job) 
   adapt::make_trainable(*setup.llama, recipe.tune, derive_seed(seed, {kLora}));
   if (start.adapters.size() > below) adapt::load_trained(*setup.llama, start.adapters.back());
 
-  int64_t parameters = 0, trained = 0;
-  for (const model::Parameter* p : setup.llama->parameters()) {
-    parameters += p->value.numel();
-    if (p->trainable()) trained += p->value.numel();
-  }
-  setup.memory = plan_memory(config, recipe, setup.dtype, parameters, trained, available);
   return setup;
 }
 

@@ -68,7 +68,7 @@ void print_summary(const Setup& setup, int64_t resumed_step, const dist::Launch&
             r.schedule.type);
   log::info("  memory     about {}: weights {}, trained {}, kept for backward {}, work {}; recompute: {}",
             bytes(memory.total()), bytes(memory.weights), bytes(memory.trained), bytes(memory.activations),
-            bytes(memory.work), to_string(memory.recompute));
+            bytes(memory.work), describe(memory.recompute));
 }
 
 }  // namespace longlora::train

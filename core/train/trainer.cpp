@@ -85,7 +85,6 @@ class Trainer {
     const int64_t tokens = recipe.batch.sequences * recipe.context.length;
     const model::AttentionPattern pattern{.group = setup_.grouped(step) ? setup_.group() : 0,
                                           .backend = ops::parse_backend(recipe.attention.backend)};
-    const std::vector<model::Recompute> recompute(setup_.llama->config().layers, setup_.memory.recompute);
     const double scale = 1.0 / static_cast<double>(std::max<int64_t>(1, targets));
     StepRecord record{.step = step + 1,
                       .loss = {},
@@ -100,7 +99,7 @@ class Trainer {
     auto row = static_cast<size_t>(share.begin);
     job_.activity().enter("forward and backward");
     for (const data::Batch& batch : batches) {
-      const at::Tensor losses = setup_.llama->forward_backward(batch, pattern, recompute, scale, dropout)
+      const at::Tensor losses = setup_.llama->forward_backward(batch, pattern, setup_.memory.recompute, scale, dropout)
                                     .to(at::kCPU, at::kFloat)
                                     .contiguous();
       record.loss.add(batch, losses.data_ptr<float>());
