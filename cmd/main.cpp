@@ -31,6 +31,7 @@ std::vector<Verb> verbs() {
       merge_verb(),
       extract_lora_verb(),
       prepare_verb(),
+      plan_verb(),
       recipe_verb(),
       report_verb(),
       doctor_verb(),

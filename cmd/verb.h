@@ -42,5 +42,6 @@ Verb prepare_verb();
 Verb recipe_verb();
 Verb report_verb();
 Verb doctor_verb();
+Verb plan_verb();
 
 }  // namespace longlora::cmd

@@ -15,7 +15,6 @@ namespace {
 
 constexpr Recompute kPolicies[] = {Recompute::nothing, Recompute::gate_up, Recompute::all_but_attention,
                                    Recompute::everything};
-constexpr int64_t kLogits = int64_t{64} << 20;  // a chunk of logits (core/ops/cross_entropy.h)
 
 bool has(const std::vector<std::string>& list, const std::string& name) {
   return std::find(list.begin(), list.end(), name) != list.end();
@@ -29,6 +28,12 @@ bool trains(const recipe::Tune& tune, const char* target) {
 // NF4 with blocks of 64 and their scales in 8 bits (QLoRA, arXiv 2305.14314, section 3): 4.127 bits an element.
 int64_t weight_bytes(const recipe::Recipe& recipe, int64_t elements, int64_t element) {
   return recipe.model.quantize == "nf4" ? elements * 4127 / 8000 : elements * element;
+}
+
+// The head's hidden states, their gradients, those of the norm before it, and a chunk of logits (core/ops/cross_entropy.cpp).
+int64_t head_bytes(const model::Config& c, int64_t tokens, int64_t element) {
+  const int64_t row = c.vocab_size * element;
+  return 4 * tokens * c.hidden * element + std::clamp<int64_t>((int64_t{64} << 20) / row, 1, tokens) * row;
 }
 
 // The most that is there at a time beside weights and what is trained: while a layer goes back, all layers below it still
@@ -141,7 +146,7 @@ MemoryPlan plan_memory(const model::Config& c, const recipe::Recipe& recipe, con
   plan.trained += full && split_model ? share(4 * counts.trained_layers, split) + 4 * counts.trained_rest +
                                             4 * 2 * counts.trained_layers / c.layers
                                       : 4 * counts.trained();
-  plan.head = 4 * tokens * c.hidden * element + kLogits;
+  plan.head = head_bytes(c, tokens, element);
   int64_t other = counts.largest_trained * element;                             // a weight's gradient on its way
   other += recipe.context.length * c.head_dim * std::max<int64_t>(4, element);  // cos and sin
   if (spread.sequence > 1 && recipe.attention.pattern == "full")                // keys, values of the whole row

@@ -118,10 +118,14 @@ std::shared_ptr<const data::Rows> open_rows(const recipe::Recipe& recipe, const 
 
 }  // namespace
 
-int64_t Setup::group() const {
+int64_t group_of(const recipe::Recipe& recipe) {
   if (recipe.attention.pattern == "full") return 0;
   if (recipe.attention.group_size > 0) return recipe.attention.group_size;
   return std::max<int64_t>(2, std::llround(static_cast<double>(recipe.context.length) * recipe.attention.group_ratio));
+}
+
+int64_t Setup::group() const {
+  return group_of(recipe);
 }
 
 bool Setup::grouped(int64_t step) const {

@@ -16,6 +16,9 @@
 
 namespace longlora::train {
 
+// S2-Attn group in tokens of a recipe whose context.length is filled in; 0 for attention.pattern full.
+[[nodiscard]] int64_t group_of(const recipe::Recipe& recipe);
+
 struct Setup {
   recipe::Recipe recipe;       // with context.length filled in
   model::Extension extension;  // the model's config at the context asked for
@@ -28,8 +31,7 @@ struct Setup {
   std::unique_ptr<model::Llama> llama;
   MemoryPlan memory;
 
-  // S2-Attn group in tokens; 0 for attention.pattern full.
-  [[nodiscard]] int64_t group() const;
+  [[nodiscard]] int64_t group() const;  // of this recipe
   // Whether step `step` (from 0) attends in groups: the last attention.finish of the steps does not.
   [[nodiscard]] bool grouped(int64_t step) const;
 };

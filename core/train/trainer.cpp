@@ -16,6 +16,7 @@
 #include "core/train/adamw.h"
 #include "core/train/checkpoint.h"
 #include "core/train/gradient_sum.h"
+#include "core/train/out_of_memory.h"
 #include "core/train/schedule.h"
 #include "core/train/step_log.h"
 #include "core/train/summary.h"
@@ -241,7 +242,10 @@ Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use, dist::Job&
     const std::vector<int64_t> rows = loader.peek(recipe.batch.sequences);
     const std::vector<data::Batch> batches =
         loader.next_step(recipe.batch.sequences, recipe.batch.micro, share.begin, share.end);
-    StepRecord record = trainer.step(batches, share, rows, state.step);
+    StepRecord record{};
+    naming_out_of_memory(
+        setup.memory, recipe, [&] { return job.activity().describe(); },
+        [&] { record = trainer.step(batches, share, rows, state.step); });
     ++state.step;
     state.tokens += record.tokens;
     record.tokens = state.tokens;

@@ -1,0 +1,155 @@
+#include "core/train/step_cost.h"
+
+#include <algorithm>
+#include <array>
+
+#include "core/model/tensors.h"
+#include "core/train/scaling.h"
+
+namespace longlora::train {
+
+using model::Recompute;
+
+namespace {
+
+// Share of the memory bandwidth that kernels which do nothing but read and write reach (assumed).
+constexpr double kStreaming = 0.8;
+
+struct Stack {  // projections with one input, as core/model/linear.h has them
+  double in, out;
+  int64_t ranks;  // of their LoRA matrices together
+};
+
+std::array<Stack, 4> stacks(const model::Config& c, const recipe::Tune& tune) {
+  const auto rank = [&](std::initializer_list<const char*> names) {
+    int64_t sum = 0;
+    for (const char* name : names) {
+      const bool there = std::find(tune.targets.begin(), tune.targets.end(), name) != tune.targets.end();
+      if (tune.mode == "lora" && there) sum += tune.rank;
+    }
+    return sum;
+  };
+  const auto h = static_cast<double>(c.hidden), i = static_cast<double>(c.intermediate);
+  const auto q = static_cast<double>(c.heads * c.head_dim), kv = static_cast<double>(2 * c.kv_heads * c.head_dim);
+  return {Stack{h, q + kv, rank({"q_proj", "k_proj", "v_proj"})}, Stack{q, h, rank({"o_proj"})},
+          Stack{h, 2 * i, rank({"gate_proj", "up_proj"})}, Stack{i, h, rank({"down_proj"})}};
+}
+
+// Operations of a product with a stack and its LoRA, a token.
+double product(const Stack& s) {
+  return 2 * s.in * s.out + 2 * static_cast<double>(s.ranks) * (s.in + s.out);
+}
+
+// Bytes that the kernels beside products and attention read and write, a token and layer: norms, RoPE, SwiGLU, residual
+// sums, each with its operands once; forward and backward.
+double streamed(const model::Config& c, double element) {
+  const auto h = static_cast<double>(c.hidden), i = static_cast<double>(c.intermediate);
+  const auto rotated = static_cast<double>((c.heads + c.kv_heads) * c.head_dim);
+  const double forward = 2 * 2 * h + 2 * rotated + 3 * i + 2 * 3 * h;
+  const double backward = 2 * 2 * h + 2 * 4 * h + 2 * rotated + 5 * i;
+  return (forward + backward) * element;
+}
+
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+}  // namespace
+
+ops::GroupPlan row_plan(const model::Config& config, int64_t length, int64_t group) {
+  const std::array<int64_t, 2> row = {0, length};
+  return group > 0 ? ops::GroupPlan::s2(row, group, config.heads, config.kv_heads, config.sliding_window)
+                   : ops::GroupPlan::full(row, config.heads, config.kv_heads, config.sliding_window);
+}
+
+Flops count_flops(const model::Config& c, const recipe::Recipe& recipe, const MemoryPlan& memory, int64_t group,
+                  int64_t sequence) {
+  const int64_t length = recipe.context.length;
+  const auto micro = static_cast<double>(recipe.batch.micro), layers = static_cast<double>(c.layers);
+  const double tokens = micro * static_cast<double>(ceil_div(length, sequence));
+  const bool full = recipe.tune.mode == "full";
+  const std::array<Stack, 4> all = stacks(c, recipe.tune);
+  Flops flops;
+  for (const Stack& s : all) {
+    flops.forward += layers * tokens * product(s);
+    flops.input_gradients += layers * tokens * product(s);
+    if (full) flops.trained_gradients += layers * tokens * 2 * s.in * s.out;
+    flops.trained_gradients += layers * tokens * 4 * static_cast<double>(s.ranks) * (s.in + s.out);
+  }
+  const ops::GroupPlan plan = row_plan(c, length, group);
+  double pairs = 0;  // of the rank with the most
+  for (int64_t part = 0; part < sequence; ++part)
+    pairs = std::max(pairs, attention_pairs(plan, length * part / sequence, length * (part + 1) / sequence));
+  const double attention = 4 * static_cast<double>(c.head_dim) * pairs * micro;
+  flops.attention_forward = layers * attention;
+  flops.attention_backward = 2.5 * layers * attention;
+  for (const Recompute policy : memory.recompute) {
+    if (policy >= Recompute::gate_up) flops.recompute += tokens * product(all[2]);
+    if (policy >= Recompute::all_but_attention) flops.recompute += tokens * (product(all[0]) + product(all[1]));
+    if (policy == Recompute::everything) flops.attention_again += attention;
+  }
+  const auto& also = recipe.tune.also;
+  const bool head = full || std::find(also.begin(), also.end(), c.tie_embeddings ? "embed" : "lm_head") != also.end();
+  flops.head = (head ? 6 : 4) * tokens * static_cast<double>(c.vocab_size * c.hidden);
+  return flops;
+}
+
+StepCost step_cost(const model::Config& c, const recipe::Recipe& recipe, const MemoryPlan& memory, const Spread& spread,
+                   const Gpu& gpu, int64_t gpus_a_node, int64_t group) {
+  const auto element = static_cast<double>(c10::elementSize(model::parse_dtype(recipe.model.dtype)));
+  const int64_t length = recipe.context.length, groups_of_ranks = std::max<int64_t>(1, spread.ranks / spread.sequence);
+  StepCost cost;
+  cost.micro_batches = ceil_div(ceil_div(recipe.batch.sequences, groups_of_ranks), recipe.batch.micro);
+  cost.flops = count_flops(c, recipe, memory, group, spread.sequence);
+  const auto times = static_cast<double>(cost.micro_batches), layers = static_cast<double>(c.layers);
+  const double tokens = static_cast<double>(recipe.batch.micro * ceil_div(length, spread.sequence));
+
+  const double segment = static_cast<double>(group > 0 ? group : length);
+  const double forward = attention_rate(gpu, false, segment), backward = attention_rate(gpu, true, segment);
+  cost.products = times * cost.flops.products() / gpu.gemm;
+  cost.attention = times * ((cost.flops.attention_forward + cost.flops.attention_again) / forward +
+                            cost.flops.attention_backward / backward);
+  const double bandwidth = gpu.bandwidth * kStreaming;
+  cost.elementwise = times * layers * tokens * streamed(c, element) / bandwidth;
+
+  // Ranks of one node talk over its links; as soon as one operation spans nodes its slowest link counts.
+  const double everywhere = spread.ranks > gpus_a_node ? gpu.network : gpu.link;
+  const double in_a_row = spread.sequence > gpus_a_node ? gpu.network : gpu.link;
+  const Counts counts = count_parameters(c, recipe.tune);
+  const bool full = recipe.tune.mode == "full", split_model = spread.shard == Shard::model;
+  const auto gathered = [&](double bytes) {
+    return static_cast<double>(gather_bytes(static_cast<int64_t>(bytes), spread.ranks));
+  };
+  const double states = spread.shard == Shard::none ? 1 : static_cast<double>(spread.ranks);
+  const auto trained = static_cast<double>(counts.trained());
+  cost.traffic.gradients = spread.shard == Shard::none ? 2 * gathered(4 * trained)  // an all-reduce
+                                                       : gathered(4 * trained) + gathered(element * trained);
+  if (split_model) {
+    const double bits = recipe.model.quantize == "nf4" ? 0.516 : element;
+    const double bytes =
+        full ? static_cast<double>(counts.trained_layers) * element : static_cast<double>(counts.frozen_layers) * bits;
+    cost.traffic.weights = times * 2 * gathered(bytes);
+  }
+  const ops::GroupPlan plan = row_plan(c, length, group);
+  int64_t halo = 0;
+  for (int64_t part = 1; part < spread.sequence; ++part)
+    halo = std::max(halo, halo_elements(plan, c.head_dim, length * part / spread.sequence));
+  cost.traffic.sequence = times * layers * static_cast<double>(recipe.batch.micro * halo) * element * 3;
+
+  // Read: gradient, master, two moments; written: these but the gradient, which is zeroed, and the value.
+  cost.optimizer = trained * (4 + 12 + 12 + 4 + element) / states / bandwidth;
+  cost.gradients = cost.traffic.gradients / everywhere;
+  cost.sequence = cost.traffic.sequence / in_a_row;
+  cost.weights = cost.traffic.weights / everywhere;
+  const double arithmetic = cost.products + cost.attention + cost.elementwise;
+  cost.weights_waited = std::max(0.0, cost.weights - arithmetic);
+  cost.seconds = arithmetic + cost.optimizer + cost.gradients + cost.sequence + cost.weights_waited;
+  const double all_tokens = static_cast<double>(recipe.batch.sequences * length);
+  cost.tokens_per_s = all_tokens / cost.seconds;
+  const double share = times / cost.seconds / gpu.peak;
+  cost.mfu = cost.flops.model() * share;
+  cost.hfu = cost.flops.all() * share;
+  return cost;
+}
+
+}  // namespace longlora::train
