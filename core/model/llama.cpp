@@ -96,15 +96,21 @@ at::Tensor Llama::forward_backward(const data::Batch& batch, const AttentionPatt
   at::Tensor x = ops::embedding_forward(embed_.value, tokens);  // [T, hidden]
   for (size_t i = 0; i < layers_.size(); ++i) x = layers_[i].forward(x, pass, recompute[i], &saved[i]);
 
-  const ops::RmsNormed final = ops::rmsnorm_forward(x, norm_.value, config_.rms_eps);
-  const ops::HeadLoss loss = ops::head_loss(final.y, head().value, as_tensor(batch.targets), true, scale, head().grad);
-  at::Tensor dx = ops::rmsnorm_backward(loss.dhidden, x, norm_.value, final.rstd, {}, norm_.grad);
+  at::Tensor dx, losses;
+  {  // the head's tensors are gone before the layers go back
+    const ops::RmsNormed final = ops::rmsnorm_forward(x, norm_.value, config_.rms_eps);
+    const ops::HeadLoss loss =
+        ops::head_loss(final.y, head().value, as_tensor(batch.targets), true, scale, head().grad);
+    dx = ops::rmsnorm_backward(loss.dhidden, x, norm_.value, final.rstd, {}, norm_.grad);
+    losses = loss.losses;
+    x = at::Tensor();
+  }
   for (size_t i = layers_.size(); i-- > 0;) {
     dx = layers_[i].backward(dx, saved[i], pass);
     saved[i] = {};
   }
   if (embed_.trainable()) ops::embedding_backward(dx, tokens, embed_.grad);
-  return loss.losses;
+  return losses;
 }
 
 at::Tensor Llama::hidden_states(const data::Batch& batch, const AttentionPattern& pattern) const {
