@@ -56,23 +56,29 @@ struct KeyTile {
 
 // The longest pieces first, so that the last blocks to start are short. Plain vectors; the launchers want them where the
 // kernel can read them.
-struct AttentionSchedule {
-  std::vector<QueryTile> query_tiles;
-  std::vector<KeyTile> key_tiles;
-  int64_t query_heads = 0, key_heads = 0;  // the most heads that one tile is for
+struct QuerySchedule {
+  std::vector<QueryTile> tiles;
+  int64_t heads = 0;  // the most that one tile is for
+};
+struct KeySchedule {
+  std::vector<KeyTile> tiles;
+  int64_t heads = 0;
 };
 
 constexpr int64_t kQueryTile = 128, kKeyTile = 128;
 
 // `plain` and `shifted`: boundaries 0 = b0 < b1 < ... = tokens, as in ops::GroupPlan. Throws LaunchError on boundaries
-// or head counts that make no sense.
-[[nodiscard]] AttentionSchedule attention_schedule(const AttentionShape& shape, std::span<const int64_t> plain,
-                                                   std::span<const int64_t> shifted);
+// or head counts that make no sense. Of the shape: tokens, heads and window. The backward pass needs both, the forward pass
+// the queries' alone.
+[[nodiscard]] QuerySchedule query_schedule(const AttentionShape& shape, std::span<const int64_t> plain,
+                                           std::span<const int64_t> shifted);
+[[nodiscard]] KeySchedule key_schedule(const AttentionShape& shape, std::span<const int64_t> plain,
+                                       std::span<const int64_t> shifted);
 
 // The tiles as the GPU reads them (pointers it can read) and their numbers.
 struct QueryWork {
   const QueryTile* tiles = nullptr;
-  int64_t count = 0, heads = 0;  // AttentionSchedule::query_heads
+  int64_t count = 0, heads = 0;  // of the schedule
 };
 struct KeyWork {
   const KeyTile* tiles = nullptr;

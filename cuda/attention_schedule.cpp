@@ -43,29 +43,34 @@ void add_key_tiles(std::vector<KeyTile>& tiles, std::span<const int64_t> plain, 
 
 }  // namespace
 
-AttentionSchedule attention_schedule(const AttentionShape& shape, std::span<const int64_t> plain,
-                                     std::span<const int64_t> shifted) {
+QuerySchedule query_schedule(const AttentionShape& shape, std::span<const int64_t> plain,
+                             std::span<const int64_t> shifted) {
   check(shape, plain);
   check(shape, shifted);
-  const int64_t heads = shape.heads, kv_heads = shape.kv_heads, first_half = shape.plain_heads;
-  const int64_t group = heads / kv_heads;
-  const int64_t window = shape.window > 0 ? shape.window : shape.tokens;
-  AttentionSchedule schedule;
-  schedule.query_heads = std::max(first_half, heads - first_half);
-  add_query_tiles(schedule.query_tiles, plain, 0, first_half);
-  add_query_tiles(schedule.query_tiles, shifted, first_half, heads - first_half);
-  std::stable_sort(schedule.query_tiles.begin(), schedule.query_tiles.end(), [&](const auto& a, const auto& b) {
+  const int64_t first_half = shape.plain_heads, window = shape.window > 0 ? shape.window : shape.tokens;
+  QuerySchedule schedule{{}, std::max(first_half, shape.heads - first_half)};
+  add_query_tiles(schedule.tiles, plain, 0, first_half);
+  add_query_tiles(schedule.tiles, shifted, first_half, shape.heads - first_half);
+  std::stable_sort(schedule.tiles.begin(), schedule.tiles.end(), [&](const auto& a, const auto& b) {
     return std::min(a.row_end - a.begin, window) > std::min(b.row_end - b.begin, window);
   });
+  return schedule;
+}
 
+KeySchedule key_schedule(const AttentionShape& shape, std::span<const int64_t> plain,
+                         std::span<const int64_t> shifted) {
+  check(shape, plain);
+  check(shape, shifted);
+  const int64_t first_half = shape.plain_heads, window = shape.window > 0 ? shape.window : shape.tokens;
+  const int64_t group = shape.heads / shape.kv_heads;
   // KV heads of the first half, at most one that both halves read, KV heads of the second half.
-  const int64_t before = first_half / group, after = kv_heads - (first_half + group - 1) / group;
-  const int64_t shared = kv_heads - before - after;
-  schedule.key_heads = std::max({before, shared, after});
-  add_key_tiles(schedule.key_tiles, plain, plain, 0, before);
-  add_key_tiles(schedule.key_tiles, plain, shifted, before, shared);
-  add_key_tiles(schedule.key_tiles, shifted, shifted, before + shared, after);
-  std::stable_sort(schedule.key_tiles.begin(), schedule.key_tiles.end(), [&](const auto& a, const auto& b) {
+  const int64_t before = first_half / group, after = shape.kv_heads - (first_half + group - 1) / group;
+  const int64_t shared = shape.kv_heads - before - after;
+  KeySchedule schedule{{}, std::max({before, shared, after})};
+  add_key_tiles(schedule.tiles, plain, plain, 0, before);
+  add_key_tiles(schedule.tiles, plain, shifted, before, shared);
+  add_key_tiles(schedule.tiles, shifted, shifted, before + shared, after);
+  std::stable_sort(schedule.tiles.begin(), schedule.tiles.end(), [&](const auto& a, const auto& b) {
     const auto cost = [&](const KeyTile& t) {
       return std::min(t.row_end[0] - t.key, window) + std::min(t.row_end[1] - t.key, window);
     };

@@ -11,7 +11,7 @@ constexpr int64_t kThreads = 128;
 template <class T, int N>
 __global__ void __launch_bounds__(kThreads) rotary_kernel(Rotary a) {
   const int64_t half = a.head_dim / 2, t = blockIdx.x;
-  const int64_t row = a.positions[t] * half;
+  const int64_t row = int64_t{a.positions[t]} * half;
   for (int64_t i = int64_t{threadIdx.x} * N; i < half; i += int64_t{blockDim.x} * N) {
     float cos[N], sin[N];
     load(a.cos + row + i, cos);

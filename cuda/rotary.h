@@ -18,7 +18,7 @@ struct Rotary {
   int64_t tokens = 0, heads = 0, head_dim = 0;  // head_dim even
   void* x = nullptr;
   int64_t token = 0, head = 0;
-  const int64_t* positions = nullptr;          // [tokens], rows of the tables
+  const int32_t* positions = nullptr;          // [tokens], rows of the tables
   const float *cos = nullptr, *sin = nullptr;  // [positions, head_dim / 2]
   bool inverse = false;                        // the gradient
 };

@@ -8,15 +8,10 @@
 #include "core/base/progress.h"
 #include "core/doctor/timing.h"
 #include "core/model/device.h"
+#include "core/ops/cuda_call.h"
 
 namespace longlora::doctor {
 namespace {
-
-#ifdef LONGLORA_CUDA
-constexpr bool kKernelsBuilt = true;  // there was an nvcc
-#else
-constexpr bool kKernelsBuilt = false;
-#endif
 
 struct Gpu {
   std::string name;
@@ -102,7 +97,7 @@ Section examine_gpus() {
                   "scripts/build");
     return section;
   }
-  if (kKernelsBuilt) {
+  if (ops::cuda_kernels_built()) {
     section.fine("kernels", "built for compute capability 8.0 and 9.0a");
   } else {
     section.notice("kernels", "this program was built without its CUDA kernels; LibTorch's are used",

@@ -4,6 +4,8 @@
 #include <ATen/Parallel.h>
 
 #include "core/base/random.h"
+#include "core/ops/cuda_call.h"
+#include "cuda/dropout.h"
 
 namespace longlora::ops {
 namespace {
@@ -21,7 +23,7 @@ uint32_t row_key(const Dropout& stream, int64_t row) {
   return static_cast<uint32_t>(derive_seed(stream.seed, {static_cast<uint64_t>(stream.first_token + row)}));
 }
 
-// The same by tensor operations, for other devices: products of 32-bit numbers in int64, cut to 32 bits.
+// The same by tensor operations, where neither the loop below nor the kernel goes: products of 32-bit numbers in int64, cut to 32 bits.
 at::Tensor mask_by_tensors(const at::Tensor& x, int64_t threshold, const Dropout& stream) {
   std::vector<int64_t> keys;
   for (int64_t row = 0; row < x.size(0); ++row) keys.push_back(row_key(stream, row));
@@ -38,6 +40,22 @@ at::Tensor mask_by_tensors(const at::Tensor& x, int64_t threshold, const Dropout
 
 at::Tensor dropout(const at::Tensor& x, double p, const Dropout& stream) {
   if (p == 0 || stream.seed == 0) return x;
+  if (const auto type = cuda_element(x)) {
+    const CudaCall call(x);
+    const at::Tensor y = at::empty(x.sizes(), x.options());
+    cuda::dropout({.element = *type,
+                   .rows = x.size(0),
+                   .d = x.size(1),
+                   .x = x.const_data_ptr(),
+                   .x_row = x.stride(0),
+                   .y = y.mutable_data_ptr(),
+                   .y_row = y.stride(0),
+                   .p = p,
+                   .seed = stream.seed,
+                   .first_token = stream.first_token},
+                  call.stream);
+    return y;
+  }
   const auto threshold = static_cast<int64_t>(p * 0x1p32);  // dropped below it
   const double scale = 1 / (1 - p);
   if (!x.is_cpu()) return x * mask_by_tensors(x, threshold, stream) * scale;

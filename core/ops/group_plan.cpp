@@ -30,7 +30,7 @@ void check(std::span<const int64_t> documents, int64_t heads, int64_t kv_heads) 
 GroupPlan GroupPlan::full(std::span<const int64_t> documents, int64_t heads, int64_t kv_heads, int64_t window) {
   check(documents, heads, kv_heads);
   const std::vector<int64_t> whole(documents.begin(), documents.end());
-  return {documents.back(), heads, kv_heads, heads, whole, whole, window};
+  return {documents.back(), heads, kv_heads, heads, whole, whole, window, {}};
 }
 
 GroupPlan GroupPlan::s2(std::span<const int64_t> documents, int64_t group, int64_t heads, int64_t kv_heads,
@@ -38,8 +38,8 @@ GroupPlan GroupPlan::s2(std::span<const int64_t> documents, int64_t group, int64
   check(documents, heads, kv_heads);
   if (group < 2) fail("GroupPlan: a group needs at least 2 tokens, {} asked", group);
   const int64_t plain = kv_heads % 2 == 0 ? heads / 2 : (heads + 1) / 2;
-  return {
-      documents.back(), heads, kv_heads, plain, cut(documents, group, group), cut(documents, group / 2, group), window};
+  return {documents.back(), heads, kv_heads, plain, cut(documents, group, group), cut(documents, group / 2, group),
+          window,           {}};
 }
 
 }  // namespace longlora::ops

@@ -12,10 +12,15 @@
 // CUDA kernels all consume this type and nothing else.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
 namespace longlora::ops {
+
+namespace cuda_attention {
+struct Tiles;
+}
 
 struct GroupPlan {
   int64_t tokens = 0;  // T, all rows flattened
@@ -24,6 +29,9 @@ struct GroupPlan {
   std::vector<int64_t> plain;  // boundaries: 0 = b0 < b1 < ... = T; segment i is [b_i, b_i+1)
   std::vector<int64_t> shifted;
   int64_t window = 0;  // sliding window: a query sees keys with query - key < window; 0: no limit
+  // The CUDA kernels' work lists for this plan, made at its first use and found again in the next layer and by copies
+  // (attention_cuda.cpp); a plan that was changed gets its own. Not for several threads at a time.
+  mutable std::shared_ptr<cuda_attention::Tiles> tiles = nullptr;
 
   [[nodiscard]] bool uniform() const { return plain == shifted; }
 

@@ -1,6 +1,8 @@
 #include "core/ops/rmsnorm.h"
 
 #include "core/ops/cpu_kernels.h"
+#include "core/ops/cuda_call.h"
+#include "cuda/rmsnorm.h"
 
 namespace longlora::ops {
 namespace {
@@ -16,6 +18,22 @@ void* data_or_null(const at::Tensor& t) {
 }  // namespace
 
 RmsNormed rmsnorm_forward(const at::Tensor& x, const at::Tensor& w, double eps) {
+  if (const auto type = cuda_element(x)) {
+    const CudaCall call(x);
+    RmsNormed result{at::empty(x.sizes(), x.options()), at::empty({x.size(0)}, x.options().dtype(at::kFloat))};
+    cuda::rmsnorm_forward({.element = *type,
+                           .rows = x.size(0),
+                           .d = x.size(1),
+                           .eps = static_cast<float>(eps),
+                           .x = const_cast<void*>(x.const_data_ptr()),  // written only where there is a residual
+                           .x_row = x.stride(0),
+                           .w = w.const_data_ptr(),
+                           .y = result.y.mutable_data_ptr(),
+                           .y_row = result.y.stride(0),
+                           .rstd = result.rstd.mutable_data_ptr<float>()},
+                          call.stream);
+    return result;
+  }
   const auto element = cpu_element(x);
   if (!element) {
     const at::Tensor wide = x.to(sum_type(x));
@@ -32,6 +50,29 @@ RmsNormed rmsnorm_forward(const at::Tensor& x, const at::Tensor& w, double eps) 
 
 at::Tensor rmsnorm_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w, const at::Tensor& rstd,
                             const at::Tensor& residual, const at::Tensor& dw) {
+  if (const auto type = cuda_element(x)) {
+    const CudaCall call(x);
+    const at::Tensor dx = at::empty(x.sizes(), x.options());
+    const at::Tensor work =
+        dw.defined() ? at::empty({cuda::rmsnorm_blocks(x.size(0)), x.size(1)}, dw.options()) : at::Tensor();
+    cuda::rmsnorm_backward({.element = *type,
+                            .rows = x.size(0),
+                            .d = x.size(1),
+                            .x = x.const_data_ptr(),
+                            .x_row = x.stride(0),
+                            .w = w.const_data_ptr(),
+                            .rstd = rstd.const_data_ptr<float>(),
+                            .dy = dy.const_data_ptr(),
+                            .dy_row = dy.stride(0),
+                            .residual = read_or_null(residual),
+                            .residual_row = row_stride(residual),
+                            .dx = dx.mutable_data_ptr(),
+                            .dx_row = dx.stride(0),
+                            .dw = dw.defined() ? dw.mutable_data_ptr<float>() : nullptr,
+                            .work = work.defined() ? work.mutable_data_ptr<float>() : nullptr},
+                           call.stream);
+    return dx;
+  }
   const auto element = cpu_element(x);
   if (!element) {
     const at::ScalarType wide = sum_type(x);

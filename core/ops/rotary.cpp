@@ -1,12 +1,30 @@
 #include "core/ops/rotary.h"
 
 #include "core/ops/cpu_kernels.h"
+#include "core/ops/cuda_call.h"
+#include "cuda/rotary.h"
 
 namespace longlora::ops {
 
 void rotate_in_place(const at::Tensor& x, int64_t heads, int64_t head_dim, const at::Tensor& positions,
                      const RotaryTable& table, bool inverse) {
   const int64_t half = head_dim / 2;
+  if (const auto type = cuda_element(x)) {
+    const CudaCall call(x);
+    cuda::rotate_in_place({.element = *type,
+                           .tokens = x.size(0),
+                           .heads = heads,
+                           .head_dim = head_dim,
+                           .x = x.mutable_data_ptr(),
+                           .token = x.stride(0),
+                           .head = head_dim,
+                           .positions = positions.const_data_ptr<int32_t>(),
+                           .cos = table.cos.const_data_ptr<float>(),
+                           .sin = table.sin.const_data_ptr<float>(),
+                           .inverse = inverse},
+                          call.stream);
+    return;
+  }
   if (const auto element = cpu_element(x)) {
     const cpu::Rope arguments{x.data_ptr(),
                               positions.data_ptr<int32_t>(),

@@ -46,12 +46,17 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
 endif()
 add_custom_target(longlora_all_kernel_tests DEPENDS ${kernel_test_programs})
 
-# core/ops' CUDA side over the same kernels: its object stands in for the one of longlora_core.
-add_library(longlora_ops_on_host OBJECT EXCLUDE_FROM_ALL core/ops/attention_cuda.cpp)
+# What of cuda/ is plain C++ (work lists), which core/ops calls whether there are kernels or not.
+add_library(longlora_cuda_plain STATIC ${kernel_plain_sources})
+target_link_libraries(longlora_cuda_plain PRIVATE longlora_flags)
+target_link_libraries(longlora_core PUBLIC longlora_cuda_plain)
+
+# core/ops over the same kernels: the object of cuda_call.cpp stands in for the one of longlora_core.
+add_library(longlora_ops_on_host OBJECT EXCLUDE_FROM_ALL core/ops/cuda_call.cpp)
 target_compile_definitions(longlora_ops_on_host PRIVATE LONGLORA_KERNELS_ON_HOST)
 target_link_libraries(longlora_ops_on_host PRIVATE longlora_flags longlora_dependencies torch::cpu)
-add_executable(longlora_ops_tests EXCLUDE_FROM_ALL test/unit/attention.cpp test/unit/main.cpp ${kernel_plain_sources}
-               ${kernel_host_sources} $<TARGET_OBJECTS:longlora_ops_on_host>
+add_executable(longlora_ops_tests EXCLUDE_FROM_ALL test/unit/attention.cpp test/unit/cuda_ops.cpp test/unit/cuda_model.cpp
+               test/reference/llama_autograd.cpp test/unit/main.cpp ${kernel_host_sources} $<TARGET_OBJECTS:longlora_ops_on_host>
                $<TARGET_OBJECTS:longlora_kernel_tests_kernels>)
 target_link_libraries(longlora_ops_tests PRIVATE longlora_core Catch2::Catch2)
 target_compile_definitions(longlora_ops_tests PRIVATE LONGLORA_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
@@ -82,15 +87,16 @@ function(compile_with_nvcc objects)
 endfunction()
 
 compile_with_nvcc(cuda_objects ${kernel_sources})
-add_library(longlora_cuda STATIC ${cuda_objects} ${kernel_plain_sources})
-target_link_libraries(longlora_cuda PRIVATE longlora_flags)
+add_library(longlora_cuda STATIC ${cuda_objects})
+set_target_properties(longlora_cuda PROPERTIES LINKER_LANGUAGE CXX)
+target_link_libraries(longlora_cuda PUBLIC longlora_cuda_plain)
 get_filename_component(nvcc_folder ${NVCC_PROGRAM} DIRECTORY)
 find_library(CUDA_RUNTIME libcudart_static.a HINTS ${nvcc_folder}/../lib64 ${nvcc_folder}/../lib
              ${nvcc_folder}/../targets/${CMAKE_SYSTEM_PROCESSOR}-linux/lib)
 if(CUDA_RUNTIME)
   target_link_libraries(longlora_cuda PUBLIC ${CUDA_RUNTIME} Threads::Threads ${CMAKE_DL_LIBS} rt)
   target_link_libraries(longlora_core PUBLIC longlora_cuda)
-  set_source_files_properties(core/ops/attention_cuda.cpp core/doctor/gpu.cpp PROPERTIES COMPILE_DEFINITIONS LONGLORA_CUDA)
+  set_source_files_properties(core/ops/cuda_call.cpp PROPERTIES COMPILE_DEFINITIONS LONGLORA_CUDA)
   compile_with_nvcc(cuda_test_objects ${kernel_test_kernels} ${CMAKE_SOURCE_DIR}/test/kernels/gpu/memory.cu)
   add_executable(longlora_kernel_tests_gpu EXCLUDE_FROM_ALL test/kernels/gpu/main.cpp ${cuda_test_objects}
                  ${kernel_host_sources} $<TARGET_OBJECTS:longlora_kernel_test_objects>)

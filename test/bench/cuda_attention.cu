@@ -41,11 +41,12 @@ void measure(int64_t tokens, int64_t kv_heads, int64_t group) {
   shape.scale = 0.08838834764f;
   const std::vector<int64_t> plain = cut(tokens, group, group), shifted = cut(tokens, group / 2, group);
   const bool full = group >= tokens;
-  const AttentionSchedule schedule = attention_schedule(shape, plain, full ? plain : shifted);
-  const DeviceArray<QueryTile> query_tiles(schedule.query_tiles);
-  const DeviceArray<KeyTile> key_tiles(schedule.key_tiles);
-  const QueryWork queries{query_tiles.data(), static_cast<int64_t>(schedule.query_tiles.size()), schedule.query_heads};
-  const KeyWork keys{key_tiles.data(), static_cast<int64_t>(schedule.key_tiles.size()), schedule.key_heads};
+  const QuerySchedule query_list = query_schedule(shape, plain, full ? plain : shifted);
+  const KeySchedule key_list = key_schedule(shape, plain, full ? plain : shifted);
+  const DeviceArray<QueryTile> query_tiles(query_list.tiles);
+  const DeviceArray<KeyTile> key_tiles(key_list.tiles);
+  const QueryWork queries{query_tiles.data(), static_cast<int64_t>(query_list.tiles.size()), query_list.heads};
+  const KeyWork keys{key_tiles.data(), static_cast<int64_t>(key_list.tiles.size()), key_list.heads};
 
   const int64_t row = (kHeads + 2 * kv_heads) * kSize;  // q, k and v side by side, as the layer has them
   const DeviceArray<bf16> qkv(tokens * row), grads(tokens * row), out(tokens * kHeads * kSize),

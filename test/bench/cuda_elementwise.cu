@@ -63,10 +63,10 @@ void measure_norm(int64_t tokens) {
 
 void measure_rotary(int64_t tokens) {
   const int64_t row = 3 * kHeads * kHeadDim;
-  std::vector<int64_t> places(tokens);
-  for (int64_t i = 0; i < tokens; ++i) places[i] = i;
+  std::vector<int32_t> places(tokens);
+  for (int64_t i = 0; i < tokens; ++i) places[i] = static_cast<int32_t>(i);
   const DeviceArray<bf16> qkv(tokens * row);
-  const DeviceArray<int64_t> positions(places);
+  const DeviceArray<int32_t> positions(places);
   const DeviceArray<float> cos(tokens * kHeadDim / 2), sin(tokens * kHeadDim / 2);
   const Rotary arguments{.tokens = tokens,
                          .heads = 2 * kHeads,

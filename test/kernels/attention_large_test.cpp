@@ -28,7 +28,8 @@ TEST_CASE("attention finds its way past 2^31 elements", "[attention][host]") {
   shape.plain_heads = plan.plain_heads;
   shape.head_size = kSize;
   shape.scale = 0.125f;
-  const AttentionSchedule schedule = attention_schedule(shape, plan.plain, plan.shifted);
+  const QuerySchedule query_tiles = query_schedule(shape, plan.plain, plan.shifted);
+  const KeySchedule key_tiles = key_schedule(shape, plan.plain, plan.shifted);
 
   // The last document of the last head: one matrix for q, k, v and dout.
   Reserved<bf16> x(kTokens * kHeads * kSize), out(kTokens * kHeads * kSize), dq(kTokens * kHeads * kSize),
@@ -65,15 +66,14 @@ TEST_CASE("attention finds its way past 2^31 elements", "[attention][host]") {
       return (row + 7) / kHeads >= kTokens - kLast && row / kHeads < kTokens && (row + 7) % kHeads == kHeads - 1;
     }
     if (launch == 3) {
-      const KeyTile& tile = schedule.key_tiles[block.x / schedule.key_heads];
-      return is_last(tile.key, tile.kv_head, tile.kv_heads, block.x % schedule.key_heads);
+      const KeyTile& tile = key_tiles.tiles[block.x / key_tiles.heads];
+      return is_last(tile.key, tile.kv_head, tile.kv_heads, block.x % key_tiles.heads);
     }
-    const QueryTile& tile = schedule.query_tiles[block.x / schedule.query_heads];
-    return is_last(tile.row, tile.head, tile.heads, block.x % schedule.query_heads);
+    const QueryTile& tile = query_tiles.tiles[block.x / query_tiles.heads];
+    return is_last(tile.row, tile.head, tile.heads, block.x % query_tiles.heads);
   };
-  const QueryWork queries{schedule.query_tiles.data(), static_cast<int64_t>(schedule.query_tiles.size()),
-                          schedule.query_heads};
-  const KeyWork keys{schedule.key_tiles.data(), static_cast<int64_t>(schedule.key_tiles.size()), schedule.key_heads};
+  const QueryWork queries{query_tiles.tiles.data(), static_cast<int64_t>(query_tiles.tiles.size()), query_tiles.heads};
+  const KeyWork keys{key_tiles.tiles.data(), static_cast<int64_t>(key_tiles.tiles.size()), key_tiles.heads};
   attention_forward(shape, queries, in, in, in, target(out), lse.data(), nullptr);
   attention_backward(shape, queries, keys, in, in, in, in, {out.data(), kHeads * kSize, kSize}, lse.data(),
                      delta.data(), nullptr, target(dq), target(dk), target(dv), nullptr);

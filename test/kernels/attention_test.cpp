@@ -142,11 +142,12 @@ template <class T>
 test::Attention run_kernels(const Case& c, const Inputs& in, bool atomic = false) {
   const GroupPlan plan = c.plan();
   const AttentionShape shape = shape_of(c, plan, Numbers<T>::kElement);
-  const AttentionSchedule schedule = attention_schedule(shape, plan.plain, plan.shifted);
-  const test::Array<QueryTile> query_tiles(schedule.query_tiles.begin(), schedule.query_tiles.end());
-  const test::Array<KeyTile> key_tiles(schedule.key_tiles.begin(), schedule.key_tiles.end());
-  const QueryWork queries{query_tiles.data(), static_cast<int64_t>(query_tiles.size()), schedule.query_heads};
-  const KeyWork keys{key_tiles.data(), static_cast<int64_t>(key_tiles.size()), schedule.key_heads};
+  const auto [query_list, query_heads] = query_schedule(shape, plan.plain, plan.shifted);
+  const auto [key_list, key_heads] = key_schedule(shape, plan.plain, plan.shifted);
+  const test::Array<QueryTile> query_tiles(query_list.begin(), query_list.end());
+  const test::Array<KeyTile> key_tiles(key_list.begin(), key_list.end());
+  const QueryWork queries{query_tiles.data(), static_cast<int64_t>(query_tiles.size()), query_heads};
+  const KeyWork keys{key_tiles.data(), static_cast<int64_t>(key_tiles.size()), key_heads};
   const int64_t tokens = plan.tokens, heads = c.heads, kv_heads = c.kv_heads;
   Stacked<T> qkv(tokens, heads + 2 * kv_heads, c.head_size), out(tokens, heads, c.head_size);
   qkv.put(in.q, 0);
@@ -329,10 +330,10 @@ TEST_CASE("attention refuses what it cannot do, and says what", "[attention]") {
   Case c{{0, 10}, 0, 1, 1, 64};
   AttentionShape shape = shape_of(c, c.plan(), Element::bfloat16);
   const std::vector<int64_t> good = {0, 10}, gap = {0, 4, 4, 10}, low = {0, 9};
-  CHECK_THROWS_WITH(attention_schedule(shape, good, low), Catch::Contains("boundaries must rise from 0 to 10"));
-  CHECK_THROWS_WITH(attention_schedule(shape, gap, good), Catch::Contains("boundaries must rise from 0 to 10"));
+  CHECK_THROWS_WITH(query_schedule(shape, good, low), Catch::Contains("boundaries must rise from 0 to 10"));
+  CHECK_THROWS_WITH(key_schedule(shape, gap, good), Catch::Contains("boundaries must rise from 0 to 10"));
   shape.kv_heads = 2;
-  CHECK_THROWS_WITH(attention_schedule(shape, good, good), Catch::Contains("1 heads, 2 KV heads"));
+  CHECK_THROWS_WITH(key_schedule(shape, good, good), Catch::Contains("1 heads, 2 KV heads"));
   shape = shape_of(c, c.plan(), Element::bfloat16);
   test::Array<bf16> x(10 * 64);
   test::Array<float> lse(10);

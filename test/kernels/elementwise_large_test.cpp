@@ -107,7 +107,7 @@ TEST_CASE("rmsnorm finds its way past 2^31 elements", "[rmsnorm][host]") {
 }
 
 TEST_CASE("rotary finds its way past 2^31 elements", "[rotary][host]") {
-  const std::vector<int64_t> positions = {0, 1, 2, 1};
+  const std::vector<int32_t> positions = {0, 1, 2, 1};
   const std::vector<float> cos(3 * 32, 0.6f), sin(3 * 32, 0.8f);
   same_near_and_far([&](bool far) {
     Rows<bf16> x(some(64, 4), far);
@@ -126,8 +126,8 @@ TEST_CASE("rotary finds its way past 2^31 elements", "[rotary][host]") {
   same_near_and_far([&](bool far) {  // heads far apart, and the table's rows
     Rows<bf16> x(some(64, 5), far);
     Reserved<float> table(int64_t{70'000'000} * 32);
-    const std::vector<int64_t> last = {70'000'000 - 1};
-    for (int64_t i = 0; i < 32; ++i) table.data()[last[0] * 32 + i] = 0.7f;
+    const std::vector<int32_t> last = {70'000'000 - 1};
+    for (int64_t i = 0; i < 32; ++i) table.data()[int64_t{last[0]} * 32 + i] = 0.7f;
     rotate_in_place({.tokens = 1,
                      .heads = kRows,
                      .head_dim = 64,

@@ -16,7 +16,7 @@ struct Case {
 
 struct Tables {
   Array<float> cos, sin;
-  Array<int64_t> positions;
+  Array<int32_t> positions;
 };
 
 Tables tables(const Case& c, uint64_t seed) {
@@ -28,7 +28,7 @@ Tables tables(const Case& c, uint64_t seed) {
     t.cos.push_back(static_cast<float>(std::cos(angle)));
     t.sin.push_back(static_cast<float>(std::sin(angle)));
   }
-  for (int64_t i = 0; i < c.tokens; ++i) t.positions.push_back(static_cast<int64_t>(random.below(rows)));
+  for (int64_t i = 0; i < c.tokens; ++i) t.positions.push_back(static_cast<int32_t>(random.below(rows)));
   return t;
 }
 

@@ -56,7 +56,9 @@ at::Tensor token_losses(const model::Config& c, const Weights& weights, double l
   const at::Tensor ids = at::tensor(batch.tokens, at::kLong), positions = at::tensor(batch.positions, at::kDouble);
   const model::RopeFrequencies frequencies = model::frequencies(c.rope, c.head_dim, batch.length);
   const at::Tensor angle = at::outer(positions, at::tensor(frequencies.inverse, at::kDouble)).unsqueeze(1);
-  const at::Tensor cos = angle.cos() * frequencies.attention, sin = angle.sin() * frequencies.attention;
+  const at::ScalarType type = weights.at("model.embed_tokens.weight").scalar_type();
+  const at::Tensor cos = (angle.cos() * frequencies.attention).to(type),
+                   sin = (angle.sin() * frequencies.attention).to(type);
   const at::Tensor forbidden = allowed_pairs(batch, group, c).logical_not();
 
   at::Tensor x = weights.at("model.embed_tokens.weight").index_select(0, ids);
