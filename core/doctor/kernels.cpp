@@ -80,7 +80,8 @@ Section examine_kernels(const at::Device& device) {
     const double flops =
         4.0 * pairs_of(plan) * static_cast<double>(shape.head_dim);  // forward; backward 2.5 times that
     nlohmann::ordered_json entry = {{"shape", to_string(shape)}, {"auto", ops::to_string(picked)}};
-    for (const AttentionBackend backend : {AttentionBackend::cuda, AttentionBackend::cpu, AttentionBackend::sdpa}) {
+    for (const AttentionBackend backend :
+         {AttentionBackend::cuda, AttentionBackend::cudnn, AttentionBackend::cpu, AttentionBackend::sdpa}) {
       if (ops::objection(backend, t.q, plan) != nullptr) continue;
       const ops::AttentionResult saved = ops::attention_forward(t.q, t.k, t.v, plan, backend);
       const double forward =

@@ -31,10 +31,10 @@ AttentionBackend resolve(AttentionBackend backend, const at::Tensor& q, const Gr
 
 AttentionBackend parse_backend(const std::string& name) {
   for (const auto backend : {AttentionBackend::automatic, AttentionBackend::reference, AttentionBackend::sdpa,
-                             AttentionBackend::cpu, AttentionBackend::cuda}) {
+                             AttentionBackend::cpu, AttentionBackend::cuda, AttentionBackend::cudnn}) {
     if (name == to_string(backend)) return backend;
   }
-  usage_error("attention.backend: unknown backend \"{}\"; known are auto, reference, sdpa, cpu and cuda", name);
+  usage_error("attention.backend: unknown backend \"{}\"; known are auto, reference, sdpa, cpu, cuda and cudnn", name);
 }
 
 const char* to_string(AttentionBackend backend) {
@@ -49,6 +49,8 @@ const char* to_string(AttentionBackend backend) {
       return "cpu";
     case AttentionBackend::cuda:
       return "cuda";
+    case AttentionBackend::cudnn:
+      return "cudnn";
   }
   return "";
 }
@@ -57,6 +59,7 @@ const char* objection(AttentionBackend backend, const at::Tensor& q, const Group
   if (backend == AttentionBackend::sdpa) return sdpa::objection(q, plan);
   if (backend == AttentionBackend::cpu) return cpu_attention::objection(q);
   if (backend == AttentionBackend::cuda) return cuda_attention::objection(q);
+  if (backend == AttentionBackend::cudnn) return cudnn::objection(q, plan);
   return nullptr;
 }
 
@@ -91,6 +94,8 @@ void attention_forward_into(const at::Tensor& q, const at::Tensor& k, const at::
       return cpu_attention::forward(arguments);
     case AttentionBackend::cuda:
       return cuda_attention::forward(arguments);
+    case AttentionBackend::cudnn:
+      return cudnn::forward(arguments);
     default:
       return reference::forward(arguments);
   }
@@ -109,6 +114,8 @@ void attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::T
       return cpu_attention::backward(arguments);
     case AttentionBackend::cuda:
       return cuda_attention::backward(arguments);
+    case AttentionBackend::cudnn:
+      return cudnn::backward(arguments);
     default:
       return reference::backward(arguments);
   }

@@ -21,9 +21,10 @@ enum class AttentionBackend {
   sdpa,       // LibTorch's flash attention
   cpu,        // core/ops/cpu/attention*.cpp
   cuda,       // cuda/attention*.cu, both halves of the heads in one launch
+  cudnn,      // cuDNN through LibTorch
 };
 
-// The recipe's names: auto, reference, sdpa, cpu, cuda. Another name is a usage error.
+// The recipe's names: auto, reference, sdpa, cpu, cuda, cudnn. Another name is a usage error.
 [[nodiscard]] AttentionBackend parse_backend(const std::string& name);
 [[nodiscard]] const char* to_string(AttentionBackend backend);
 
@@ -50,7 +51,7 @@ void attention_forward_into(const at::Tensor& q, const at::Tensor& k, const at::
                             AttentionBackend backend = AttentionBackend::automatic);
 
 // Writes dq [T, Hq, D], dk and dv [T, Hkv, D] (any strides with the innermost 1) from dout [T, Hq, D].
-// Deterministic for every backend but `sdpa` on a GPU.
+// Deterministic for every backend but `sdpa` on a GPU and `cudnn`.
 void attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                         const AttentionResult& saved, const GroupPlan& plan, const at::Tensor& dq, const at::Tensor& dk,
                         const at::Tensor& dv, AttentionBackend backend = AttentionBackend::automatic);

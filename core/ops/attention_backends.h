@@ -42,6 +42,13 @@ void forward(const AttentionForward& a);
 void backward(const AttentionBackward& a);
 }  // namespace sdpa
 
+namespace cudnn {
+// Why cuDNN through LibTorch cannot do this; null when it can.
+[[nodiscard]] const char* objection(const at::Tensor& q, const GroupPlan& plan);
+void forward(const AttentionForward& a);
+void backward(const AttentionBackward& a);
+}  // namespace cudnn
+
 namespace cpu_attention {
 // Why the CPU kernels cannot do this; null when they can.
 [[nodiscard]] const char* objection(const at::Tensor& q);

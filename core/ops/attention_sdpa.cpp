@@ -2,64 +2,20 @@
 // length form a batch; on a GPU the segments go in as one list of lengths.
 #include <ATen/ATen.h>
 
-#include "core/ops/attention_backends.h"
+#include "core/ops/attention_batches.h"
 
 namespace longlora::ops::sdpa {
 namespace {
 
-// `count` segments of `length` tokens from token `begin`, query heads [head, head + heads), all reading one
-// KV head or, without grouped heads, one each from `kv`.
-struct Batch {
-  int64_t begin, length, count;
-  int64_t head, heads, kv;
-};
-
-template <class Body>
-void for_each_batch(const GroupPlan& plan, Body&& body) {
-  const int64_t ratio = plan.heads / plan.kv_heads;
-  for (const HeadRange& range : head_ranges(plan)) {
-    const std::vector<int64_t>& cut = range.boundaries;
-    for (size_t s = 0, next = 0; s + 1 < cut.size(); s = next) {
-      Batch batch{cut[s], cut[s + 1] - cut[s], 0, range.first, range.count, range.first / ratio};
-      for (next = s; next + 1 < cut.size() && cut[next + 1] - cut[next] == batch.length; ++next) ++batch.count;
-      if (ratio == 1) {
-        body(batch);
-        continue;
-      }
-      for (const int64_t end = range.first + range.count; batch.head < end; batch.head += batch.heads, ++batch.kv) {
-        batch.heads = std::min((batch.kv + 1) * ratio, end) - batch.head;
-        body(batch);
-      }
-    }
-  }
-}
-
-// [T, H, D] -> [count, heads, length, D]
-at::Tensor query_view(const at::Tensor& x, const Batch& b) {
-  return x.narrow(0, b.begin, b.count * b.length)
-      .narrow(1, b.head, b.heads)
-      .unflatten(0, {b.count, b.length})
-      .transpose(1, 2);
-}
-
-at::Tensor key_view(const at::Tensor& x, const Batch& b, bool grouped) {
-  const Batch one{b.begin, b.length, b.count, b.kv, grouped ? 1 : b.heads, b.kv};
-  return query_view(x, one).expand({b.count, b.heads, b.length, x.size(2)});
-}
-
-// [H, T] -> [count, heads, length]
-at::Tensor lse_view(const at::Tensor& lse, const Batch& b) {
-  return lse.narrow(0, b.head, b.heads)
-      .narrow(1, b.begin, b.count * b.length)
-      .unflatten(1, {b.count, b.length})
-      .transpose(0, 1);
+// The keys of every query head of the batch.
+at::Tensor expanded_keys(const at::Tensor& x, const Batch& b) {
+  return key_view(x, b).expand({b.count, b.heads.heads, b.length, x.size(2)});
 }
 
 void forward_cpu(const AttentionForward& a) {
-  const bool grouped = a.plan.heads != a.plan.kv_heads;
-  for_each_batch(a.plan, [&](const Batch& b) {
+  for_each_batch(a.plan, /*several=*/false, [&](const Batch& b) {
     const auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
-        query_view(a.q, b), key_view(a.k, b, grouped), key_view(a.v, b, grouped), 0.0, /*is_causal=*/true);
+        query_view(a.q, b), expanded_keys(a.k, b), expanded_keys(a.v, b), 0.0, /*is_causal=*/true);
     query_view(a.out, b).copy_(out);
     lse_view(a.lse, b).copy_(lse);
   });
@@ -73,18 +29,17 @@ void backward_cpu(const AttentionBackward& a) {
     dk_sum = at::zeros(a.dk.sizes(), options);
     dv_sum = at::zeros(a.dv.sizes(), options);
   }
-  for_each_batch(a.plan, [&](const Batch& b) {
+  for_each_batch(a.plan, /*several=*/false, [&](const Batch& b) {
     const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-        query_view(a.dout, b), query_view(a.q, b), key_view(a.k, b, grouped), key_view(a.v, b, grouped),
-        query_view(a.out, b), lse_view(a.lse, b), 0.0, /*is_causal=*/true);
+        query_view(a.dout, b), query_view(a.q, b), expanded_keys(a.k, b), expanded_keys(a.v, b), query_view(a.out, b),
+        lse_view(a.lse, b), 0.0, /*is_causal=*/true);
     query_view(a.dq, b).copy_(dq);
-    const Batch one{b.begin, b.length, b.count, b.kv, grouped ? 1 : b.heads, b.kv};
     if (grouped) {
-      query_view(dk_sum, one).add_(dk.sum(1, /*keepdim=*/true, options.dtype().toScalarType()));
-      query_view(dv_sum, one).add_(dv.sum(1, /*keepdim=*/true, options.dtype().toScalarType()));
+      key_view(dk_sum, b).add_(dk.sum(1, /*keepdim=*/true, options.dtype().toScalarType()));
+      key_view(dv_sum, b).add_(dv.sum(1, /*keepdim=*/true, options.dtype().toScalarType()));
     } else {
-      query_view(a.dk, one).copy_(dk);
-      query_view(a.dv, one).copy_(dv);
+      key_view(a.dk, b).copy_(dk);
+      key_view(a.dv, b).copy_(dv);
     }
   });
   if (grouped) {
@@ -93,16 +48,14 @@ void backward_cpu(const AttentionBackward& a) {
   }
 }
 
-// LibTorch's variable-length kernels take the heads of one half and their KV heads; where a half begins or
-// ends inside a group of query heads it is cut there.
+// What LibTorch's variable-length kernels take at once: heads of one half and its segments.
 struct Piece {
-  int64_t head, heads, kv, kv_heads;
+  HeadPiece heads;
   at::Tensor boundaries;  // [segments + 1] int32 on the device
   int64_t longest;
 };
 
 std::vector<Piece> pieces(const GroupPlan& plan, const at::Device& device) {
-  const int64_t ratio = plan.heads / plan.kv_heads;
   std::vector<Piece> result;
   for (const HeadRange& range : head_ranges(plan)) {
     int64_t longest = 0;
@@ -110,12 +63,8 @@ std::vector<Piece> pieces(const GroupPlan& plan, const at::Device& device) {
       longest = std::max(longest, range.boundaries[s + 1] - range.boundaries[s]);
     }
     const at::Tensor boundaries = at::tensor(range.boundaries, at::kInt).to(device, /*non_blocking=*/true);
-    const int64_t end = range.first + range.count;
-    for (int64_t head = range.first; head < end;) {
-      const bool whole = head % ratio == 0 && end - head >= ratio;
-      const int64_t heads = whole ? (end - head) / ratio * ratio : std::min((head / ratio + 1) * ratio, end) - head;
-      result.push_back({head, heads, head / ratio, whole ? heads / ratio : 1, boundaries, longest});
-      head += heads;
+    for (const HeadPiece& heads : head_pieces(plan, range, /*several=*/true)) {
+      result.push_back({heads, boundaries, longest});
     }
   }
   return result;
@@ -126,10 +75,10 @@ std::optional<int64_t> look_back(const GroupPlan& plan) {
 }
 
 void forward_cuda(const AttentionForward& a) {
-  for (const Piece& p : pieces(a.plan, a.q.device())) {
+  for (const auto& [p, boundaries, longest] : pieces(a.plan, a.q.device())) {
     const auto result = at::_flash_attention_forward(
-        a.q.narrow(1, p.head, p.heads), a.k.narrow(1, p.kv, p.kv_heads), a.v.narrow(1, p.kv, p.kv_heads), p.boundaries,
-        p.boundaries, p.longest, p.longest, 0.0, /*is_causal=*/true, /*return_debug_mask=*/false,
+        a.q.narrow(1, p.head, p.heads), a.k.narrow(1, p.kv, p.kv_heads), a.v.narrow(1, p.kv, p.kv_heads), boundaries,
+        boundaries, longest, longest, 0.0, /*is_causal=*/true, /*return_debug_mask=*/false,
         /*scale=*/std::nullopt, look_back(a.plan), look_back(a.plan) ? std::optional<int64_t>(0) : std::nullopt);
     a.out.narrow(1, p.head, p.heads).copy_(std::get<0>(result));
     a.lse.narrow(0, p.head, p.heads).copy_(std::get<1>(result));
@@ -137,18 +86,17 @@ void forward_cuda(const AttentionForward& a) {
 }
 
 void backward_cuda(const AttentionBackward& a) {
-  const int64_t ratio = a.plan.heads / a.plan.kv_heads;
-  const bool shared = !a.plan.uniform() && a.plan.plain_heads % ratio != 0;  // a KV head with heads in both halves
+  const bool shared = shares_kv_head(a.plan);
   if (shared) {
     a.dk.zero_();
     a.dv.zero_();
   }
   const at::Tensor no_dropout = at::empty({2}, a.q.options().dtype(at::kLong));
-  for (const Piece& p : pieces(a.plan, a.q.device())) {
+  for (const auto& [p, boundaries, longest] : pieces(a.plan, a.q.device())) {
     const auto [dq, dk, dv] = at::_flash_attention_backward(
         a.dout.narrow(1, p.head, p.heads), a.q.narrow(1, p.head, p.heads), a.k.narrow(1, p.kv, p.kv_heads),
         a.v.narrow(1, p.kv, p.kv_heads), a.out.narrow(1, p.head, p.heads),
-        a.lse.narrow(0, p.head, p.heads).contiguous(), p.boundaries, p.boundaries, p.longest, p.longest, 0.0,
+        a.lse.narrow(0, p.head, p.heads).contiguous(), boundaries, boundaries, longest, longest, 0.0,
         /*is_causal=*/true, no_dropout, no_dropout, /*scale=*/std::nullopt, look_back(a.plan),
         look_back(a.plan) ? std::optional<int64_t>(0) : std::nullopt);
     a.dq.narrow(1, p.head, p.heads).copy_(dq);

@@ -104,7 +104,7 @@ const std::vector<Field>& fields() {
       {AT(attention.group_size), "S²-Attn group in tokens, even; 0: from `attention.group_ratio`", at_least(0)},
       {AT(attention.finish), "the last share of the steps is trained with full attention", between(0, 1)},
       {AT(attention.backend), "implementation; auto picks the fastest that fits",
-       one_of({"auto", "reference", "sdpa", "cpu", "cuda"})},
+       one_of({"auto", "reference", "sdpa", "cpu", "cuda", "cudnn"})},
 
       {AT(tune.mode), "an adapter, or all weights", one_of({"lora", "full"})},
       {AT(tune.rank), "LoRA rank", at_least(1)},

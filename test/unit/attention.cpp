@@ -255,6 +255,23 @@ TEST_CASE("the CUDA kernels agree with softmax attention written out", "[attenti
   }
 }
 
+// With a GPU alone.
+TEST_CASE("cuDNN agrees with softmax attention written out", "[attention][gpu]") {
+  const at::Device device = model::open_device("auto");
+  if (device.is_cpu()) {
+    WARN("skipped: no GPU");
+    return;
+  }
+  const uint64_t seed = std::random_device()();
+  for (const at::ScalarType type : {at::kBFloat16, at::kHalf}) {
+    for (const Case& c : kCases) {
+      const at::Tensor q = at::empty({1, 1, c.head_dim}, at::TensorOptions(device).dtype(type));
+      if (cudnn::objection(q, c.plan()) == nullptr)
+        compare(c, type, {{AttentionBackend::cudnn, nullptr, device}}, seed);
+    }
+  }
+}
+
 TEST_CASE("CPU kernels in bfloat16 are about as exact as LibTorch's flash attention", "[attention]") {
   const uint64_t seed = std::random_device()();
   for (const Case& c : kCases) compare(c, at::kBFloat16, kernels_that_run_here(), seed, &kSdpa);
@@ -282,6 +299,9 @@ TEST_CASE("an attention backend that cannot do what is asked says so", "[attenti
                     Catch::Contains("sliding window"));
   CHECK_THROWS_WITH(attention_forward(x.q, x.k, x.v, GroupPlan::full(std::vector<int64_t>{0, 9}, 2, 2)),
                     Catch::Contains("9 tokens"));
+  CHECK_THROWS_WITH(attention_forward(x.q, x.k, x.v, c.plan(), AttentionBackend::cudnn),
+                    Catch::Contains("cuDNN's attention runs on CUDA devices"));
   CHECK(parse_backend("sdpa") == AttentionBackend::sdpa);
-  CHECK_THROWS_WITH(parse_backend("flash"), Catch::Contains("sdpa, cpu and cuda"));
+  CHECK(parse_backend("cudnn") == AttentionBackend::cudnn);
+  CHECK_THROWS_WITH(parse_backend("flash"), Catch::Contains("sdpa, cpu, cuda and cudnn"));
 }
