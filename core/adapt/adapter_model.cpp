@@ -42,13 +42,23 @@ const io::TensorView* find(const io::Adapter& adapter, const Parameter& p) {
   return p.name.ends_with(kA) ? &found->second.a : &found->second.b;
 }
 
-void copy_checked(const at::Tensor& to, const io::TensorView& from, const std::string& name,
-                  const io::Adapter& adapter) {
+void check_shape(const at::Tensor& to, const io::TensorView& from, const std::string& name,
+                 const io::Adapter& adapter) {
   if (to.sizes() != at::IntArrayRef(from.shape)) {
     input_error("{}: '{}' has shape {}, {} is needed", adapter.folder().string(), name, io::shape_text(from.shape),
                 io::shape_text(to.sizes().vec()));
   }
+}
+
+void copy_checked(const at::Tensor& to, const io::TensorView& from, const std::string& name,
+                  const io::Adapter& adapter) {
+  check_shape(to, from, name, adapter);
   to.copy_(model::as_tensor(from));
+}
+
+void assign_checked(Parameter& to, const io::TensorView& from, const io::Adapter& adapter) {
+  check_shape(to.value, from, to.name, adapter);
+  to.assign(model::as_tensor(from));
 }
 
 // A run goes on from an adapter only under the same alpha / r: another one would change what it does.
@@ -98,8 +108,7 @@ void attach(model::Llama& llama, const io::Adapter& adapter) {
       0, 0);
   for (Parameter* p : llama.parameters()) {
     if (p->kind == Kind::lora) {
-      copy_checked(p->master, *find(adapter, *p), p->name, adapter);
-      p->sync();
+      assign_checked(*p, *find(adapter, *p), adapter);
       continue;
     }
     const auto found = adapter.low_rank().find(module_of_weight(p->name));
@@ -108,7 +117,16 @@ void attach(model::Llama& llama, const io::Adapter& adapter) {
 }
 
 void fold_in(model::Llama& llama, const io::Adapter& adapter) {
-  for (Parameter* p : llama.parameters()) put_in(*p, adapter, true);
+  for (Parameter* p : llama.parameters()) fold_in(*p, adapter);
+}
+
+void fold_in(Parameter& parameter, const io::Adapter& adapter) {
+  put_in(parameter, adapter, true);
+}
+
+bool trains(const recipe::Tune& tune, Kind kind) {
+  const std::vector<Kind> kinds = kinds_of(tune.also);
+  return tune.mode == "full" || std::find(kinds.begin(), kinds.end(), kind) != kinds.end();
 }
 
 void make_trainable(model::Llama& llama, const recipe::Tune& tune, uint64_t seed) {
@@ -137,9 +155,8 @@ void load_trained(model::Llama& llama, const io::Adapter& adapter) {
     const io::TensorView* view = find(adapter, *p);
     if (view == nullptr)
       input_error("{}: holds nothing for '{}', which this run trains", adapter.folder().string(), p->name);
-    copy_checked(p->master, by_vocabulary(*p, *view), p->name, adapter);
+    assign_checked(*p, by_vocabulary(*p, *view), adapter);
     if (p->kind == Kind::lora && p->name.ends_with(kB)) check_scale(*p, adapter);
-    p->sync();
     ++used;
   }
   const bool head_written_twice = llama.config().tie_embeddings && adapter.replaced().contains("lm_head.weight");
@@ -151,16 +168,18 @@ void load_trained(model::Llama& llama, const io::Adapter& adapter) {
 }
 
 void save_adapter(const std::filesystem::path& folder, model::Llama& llama, const recipe::Tune& tune,
-                  const std::string& base_model, at::ScalarType whole) {
+                  const std::string& base_model, at::ScalarType type, const model::Whole& whole) {
   std::vector<std::string> also = tune.also;
   std::vector<io::TensorSource> sources;
   for (const Parameter* p : llama.trainable()) {
-    sources.push_back(model::source(io::adapter_name(p->name), p->master, p->kind == Kind::lora ? at::kFloat : whole));
+    sources.push_back(model::source(io::adapter_name(p->name), *p, p->kind == Kind::lora ? at::kFloat : type, whole));
     if (p->kind == Kind::embed && llama.config().tie_embeddings) {
-      sources.push_back(model::source(io::adapter_name("lm_head.weight"), p->master, whole));
+      sources.push_back(model::source(io::adapter_name("lm_head.weight"), *p, type, whole));
       also.push_back("lm_head");
     }
   }
+  io::write_safetensors(folder.empty() ? folder : folder / "adapter_model.safetensors", std::move(sources));
+  if (folder.empty()) return;
   io::AdapterConfig config;
   config.rank = tune.rank;
   config.alpha = tune.alpha;
@@ -169,7 +188,6 @@ void save_adapter(const std::filesystem::path& folder, model::Llama& llama, cons
   config.targets = tune.targets;
   config.modules_to_save = io::saved_modules(also);
   config.base_model = base_model;
-  io::write_safetensors(folder / "adapter_model.safetensors", std::move(sources));
   io::write_adapter_config(config, folder / "adapter_config.json");
 }
 

@@ -90,6 +90,9 @@ struct TensorSource {
   DType dtype;
   std::vector<int64_t> shape;
   std::function<void(int64_t first, std::span<std::byte> rows)> fill;
+  // Where there are any: called on the thread that writes the file, before its first row and after its last one. Tensors are
+  // then written one after the other, in the order in which they lie in the file.
+  std::function<void()> begin = {}, end = {};
 };
 
 // Bytes of a tensor; fails (exit 1) on a negative dimension or overflow.
@@ -98,13 +101,14 @@ struct TensorSource {
 // Writes a file that is complete under its name or absent, on all cores, each with a few megabytes of rows in memory.
 // Tensors are laid out as the reference implementation does (dtype descending, then name; header padded to 8 bytes), and
 // rows are begun in that order. The finished file is opened again and compared (names, dtypes, shapes, hashes of all
-// bytes). Exit 1 when it cannot be written; nothing is left behind.
+// bytes). Exit 1 when it cannot be written; nothing is left behind. An empty path: nothing is written, the sources' begin and
+// end alone are called, in the same order.
 void write_safetensors(const fs::path& path, std::vector<TensorSource> sources,
                        const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
 
 // Writes `<stem>.safetensors`, or several `<stem>-0000i-of-0000n.safetensors` of at most `max_shard_bytes`
 // each (a larger tensor gets a shard of its own) with `<stem>.safetensors.index.json`, split in the order
-// given as transformers does.
+// given as transformers does. An empty folder: as an empty path above.
 void write_sharded(const fs::path& folder, std::vector<TensorSource> sources, int64_t max_shard_bytes,
                    std::string_view stem = "model");
 

@@ -147,6 +147,13 @@ void write_safetensors(const fs::path& path, std::vector<TensorSource> sources,
       fail("{}: no tensor may be called '{}', or it is there twice", path.string(), source.name);
     }
   }
+  if (path.empty()) {
+    for (const TensorSource& source : sources) {
+      if (source.begin) source.begin();
+      if (source.end) source.end();
+    }
+    return;
+  }
   AtomicFile file(path);
   const std::string header = header_of(sources, metadata);
   const auto data = static_cast<int64_t>(header.size());
@@ -156,7 +163,7 @@ void write_safetensors(const fs::path& path, std::vector<TensorSource> sources,
   file.write_at(0, std::as_bytes(std::span(header)));
   const std::vector<Piece> pieces = pieces_of(sources);
   std::vector<std::string> hashes(pieces.size());
-  for_each_piece(pieces.size(), [&](size_t i) {
+  const auto write = [&](size_t i) {
     thread_local PieceBuffer space;  // one a thread, used again for each piece
     const Piece& piece = pieces[i];
     const int64_t offset = begins[piece.source] + piece.offset;
@@ -164,7 +171,20 @@ void write_safetensors(const fs::path& path, std::vector<TensorSource> sources,
     sources[piece.source].fill(piece.first, rows);
     hashes[i] = fingerprint_of(rows);
     file.write_at(offset, rows);
-  });
+  };
+  if (std::none_of(sources.begin(), sources.end(), [](const TensorSource& source) { return bool(source.begin); })) {
+    for_each_piece(pieces.size(), write);
+  } else {
+    size_t first = 0;
+    for (size_t s = 0; s < sources.size(); ++s) {
+      size_t count = 0;
+      while (first + count < pieces.size() && pieces[first + count].source == s) ++count;
+      if (sources[s].begin) sources[s].begin();
+      for_each_piece(count, [&](size_t i) { write(first + i); });
+      if (sources[s].end) sources[s].end();
+      first += count;
+    }
+  }
   file.sync();
   compare(file.work_path(), sources, pieces, hashes);
   file.commit();
@@ -191,8 +211,9 @@ void write_sharded(const fs::path& folder, std::vector<TensorSource> sources, in
     open_bytes += bytes;
   }
   if (!open.empty() || shards.empty()) shards.push_back(std::move(open));
+  const auto path_of = [&](const std::string& file) { return folder.empty() ? fs::path() : folder / file; };
   if (shards.size() == 1) {
-    write_safetensors(folder / fmt::format("{}.safetensors", stem), std::move(shards[0]));
+    write_safetensors(path_of(fmt::format("{}.safetensors", stem)), std::move(shards[0]));
     return;
   }
   json index;
@@ -204,8 +225,9 @@ void write_sharded(const fs::path& folder, std::vector<TensorSource> sources, in
         fail("{}: two tensors are called '{}'", folder.string(), source.name);
       index["weight_map"][source.name] = file;
     }
-    write_safetensors(folder / file, std::move(shards[i]));
+    write_safetensors(path_of(file), std::move(shards[i]));
   }
+  if (folder.empty()) return;
   write_file_atomically(folder / fmt::format("{}.safetensors.index.json", stem), index.dump(2, ' ', true) + "\n");
 }
 

@@ -50,10 +50,12 @@ void Linear::add_lora(const LoraFor& lora_for, double dropout, uint64_t seed) {
   for (Lora& lora : loras_) {
     lora.a.value = lora_a_.narrow(0, lora.column, lora.rank);
     lora.b.value = lora_b_.narrow(0, first_row_[lora.part], parts_[lora.part].rows).narrow(1, lora.column, lora.rank);
+    lora.a.cut = lora.b.cut = weights_[lora.part].cut;
     lora.a.make_trainable();
     lora.b.make_trainable();
-    fill_uniform(lora.a.master, 1 / std::sqrt(static_cast<double>(in)), derive_seed(seed, {name_hash(lora.a.name)}));
-    lora.a.sync();
+    const at::Tensor drawn = at::empty(lora.a.value.sizes(), lora.a.master.options());
+    fill_uniform(drawn, 1 / std::sqrt(static_cast<double>(in)), derive_seed(seed, {name_hash(lora.a.name)}));
+    lora.a.assign(drawn);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include "core/base/error.h"
 #include "core/base/random.h"
+#include "core/model/memory.h"
 #include "core/model/random_tensor.h"
 #include "core/model/rope.h"
 #include "core/ops/cross_entropy.h"
@@ -11,6 +12,14 @@
 namespace longlora::model {
 namespace {
 
+constexpr size_t kEmbed = 0;  // unit
+
+std::vector<Extent> memory_under(const std::vector<Parameter*>& parameters) {
+  std::vector<at::Tensor> values;
+  for (const Parameter* p : parameters) values.push_back(p->value);
+  return model::memory_under(values);
+}
+
 // The batch's integers as tensors on the CPU, without a copy: they live as long as the batch.
 at::Tensor as_tensor(const std::vector<int32_t>& values) {
   return at::from_blob(const_cast<int32_t*>(values.data()), {static_cast<int64_t>(values.size())}, at::kInt);
@@ -18,8 +27,12 @@ at::Tensor as_tensor(const std::vector<int32_t>& values) {
 
 }  // namespace
 
-Llama::Llama(const Config& config, at::ScalarType dtype, at::Device device)
+Llama::Llama(const Config& config, at::ScalarType dtype, at::Device device, bool bare)
     : config_(config), dtype_(dtype), device_(device) {
+  const auto made = [&](const std::vector<Parameter*>& parameters) {
+    if (!bare) return;
+    for (const Extent& memory : memory_under(parameters)) memory.drop();
+  };
   const auto options = at::TensorOptions().dtype(dtype).device(device);
   embed_ = {.name = "model.embed_tokens.weight",
             .kind = Kind::embed,
@@ -38,21 +51,35 @@ Llama::Llama(const Config& config, at::ScalarType dtype, at::Device device)
                 .master = {},
                 .grad = {}};
   }
-  for (int64_t i = 0; i < config.layers; ++i) layers_.emplace_back(config, i, options);
+  made(parameters());
+  layers_.reserve(static_cast<size_t>(config.layers));
+  for (int64_t i = 0; i < config.layers; ++i) made(layers_.emplace_back(config, i, options).parameters());
 }
 
-void Llama::initialize(uint64_t seed) {
+void Llama::initialize(uint64_t seed, const Ready& ready) {
   const double deviation = config_.initializer_range;
-  for (Parameter* p : parameters()) {
-    if (p->kind == Kind::norm) {
-      p->value.fill_(1);
-    } else if (p->name.ends_with(".bias")) {
-      p->value.zero_();
+  const auto fill = [&](Parameter& p) {
+    if (p.kind == Kind::norm) {
+      p.value.fill_(1);
+    } else if (p.name.ends_with(".bias")) {
+      p.value.zero_();
     } else {
-      const at::Tensor drawn = at::empty(p->value.sizes(), p->value.options().dtype(at::kFloat));
-      fill_normal(drawn, deviation, derive_seed(seed, {name_hash(p->name)}));
-      p->value.copy_(drawn);
+      const at::Tensor drawn = at::empty(p.value.sizes(), p.value.options().dtype(at::kFloat));
+      fill_normal(drawn, deviation, derive_seed(seed, {name_hash(p.name)}));
+      p.value.copy_(drawn);
     }
+  };
+  fill_units(fill, ready);
+}
+
+void Llama::fill_units(const std::function<void(Parameter&)>& fill, const Ready& ready) {
+  const std::vector<std::vector<Parameter*>> all = units();
+  for (size_t unit = 0; unit < all.size(); ++unit) {
+    for (const Extent& memory : memory_under(all[unit])) {
+      if (!memory.held()) memory.take();
+    }
+    for (Parameter* p : all[unit]) fill(*p);
+    if (ready) ready(unit);
   }
 }
 
@@ -88,14 +115,65 @@ std::vector<Parameter*> Llama::trainable() {
   return some;
 }
 
+std::vector<std::vector<Parameter*>> Llama::units() {
+  std::vector<std::vector<Parameter*>> all = {{&embed_}};
+  for (Layer& layer : layers_) all.push_back(layer.parameters());
+  all.push_back({&norm_});
+  if (!config_.tie_embeddings) all.back().push_back(&lm_head_);
+  return all;
+}
+
+void Llama::set_cut(const Cut& cut) {
+  for (Parameter* p : parameters()) p->cut = cut;
+}
+
+void Llama::begin(size_t unit, size_t next) const {
+  if (watcher_ != nullptr) watcher_->needed(unit, next);
+}
+
+void Llama::end(size_t unit) const {
+  if (watcher_ != nullptr) watcher_->done(unit);
+}
+
+void Llama::begin_head(size_t next) const {
+  if (config_.tie_embeddings) begin(kEmbed, kEmbed);
+  begin(head_unit(), next);
+}
+
+void Llama::end_head() const {
+  end(head_unit());
+  if (config_.tie_embeddings) end(kEmbed);
+}
+
+void Llama::begin_gradients(size_t unit) const {
+  if (watcher_ != nullptr) watcher_->filling(unit);
+}
+
+void Llama::end_gradients(size_t unit) const {
+  if (watcher_ != nullptr) watcher_->filled(unit);
+}
+
+at::Tensor Llama::embedded(const data::Batch& batch) const {
+  begin(kEmbed, 1);
+  at::Tensor x = ops::embedding_forward(embed_.value, as_tensor(batch.tokens));  // [T, hidden]
+  end(kEmbed);
+  return x;
+}
+
 at::Tensor Llama::forward_backward(const data::Batch& batch, const AttentionPattern& pattern,
                                    std::span<const Recompute> recompute, double scale, const ops::Dropout& dropout) {
   const Pass pass = make_pass(batch, pattern, dropout);
-  const at::Tensor tokens = as_tensor(batch.tokens);
   std::vector<Saved> saved(layers_.size());
-  at::Tensor x = ops::embedding_forward(embed_.value, tokens);  // [T, hidden]
-  for (size_t i = 0; i < layers_.size(); ++i) x = layers_[i].forward(x, pass, recompute[i], &saved[i]);
+  at::Tensor x = embedded(batch);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    begin(i + 1, i + 2);
+    x = layers_[i].forward(x, pass, recompute[i], &saved[i]);
+    end(i + 1);
+  }
 
+  begin_head(layers_.size());
+  begin_gradients(head_unit());
+  if (config_.tie_embeddings) begin_gradients(kEmbed);
   at::Tensor dx, losses;
   {  // the head's tensors are gone before the layers go back
     const ops::RmsNormed final = ops::rmsnorm_forward(x, norm_.value, config_.rms_eps);
@@ -105,27 +183,45 @@ at::Tensor Llama::forward_backward(const data::Batch& batch, const AttentionPatt
     losses = loss.losses;
     x = at::Tensor();
   }
+  end_head();
+  end_gradients(head_unit());
   for (size_t i = layers_.size(); i-- > 0;) {
+    begin(i + 1, std::max<size_t>(i, 1));  // the embedding's weights have no part in its backward pass
+    begin_gradients(i + 1);
     dx = layers_[i].backward(dx, saved[i], pass);
     saved[i] = {};
+    end(i + 1);
+    end_gradients(i + 1);
   }
-  if (embed_.trainable()) ops::embedding_backward(dx, tokens, embed_.grad);
+  begin_gradients(kEmbed);
+  if (embed_.trainable()) ops::embedding_backward(dx, as_tensor(batch.tokens), embed_.grad);
+  end_gradients(kEmbed);
   return losses;
 }
 
-at::Tensor Llama::hidden_states(const data::Batch& batch, const AttentionPattern& pattern) const {
+at::Tensor Llama::of_hidden_states(const data::Batch& batch, const AttentionPattern& pattern,
+                                   const std::function<at::Tensor(const at::Tensor&)>& head) const {
   const Pass pass = make_pass(batch, pattern, {});
-  at::Tensor x = ops::embedding_forward(embed_.value, as_tensor(batch.tokens));
-  for (const Layer& layer : layers_) x = layer.forward(x, pass, Recompute::everything, nullptr);
-  return ops::rmsnorm_forward(x, norm_.value, config_.rms_eps).y;
+  at::Tensor x = embedded(batch);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    begin(i + 1, i + 2);
+    x = layers_[i].forward(x, pass, Recompute::everything, nullptr);
+    end(i + 1);
+  }
+  begin_head(head_unit());
+  at::Tensor result = head(ops::rmsnorm_forward(x, norm_.value, config_.rms_eps).y);
+  end_head();
+  return result;
 }
 
 at::Tensor Llama::token_losses(const data::Batch& batch, const AttentionPattern& pattern) const {
-  return ops::head_loss(hidden_states(batch, pattern), head().value, as_tensor(batch.targets), false, 1, {}).losses;
+  return of_hidden_states(batch, pattern, [&](const at::Tensor& hidden) {
+    return ops::head_loss(hidden, head().value, as_tensor(batch.targets), false, 1, {}).losses;
+  });
 }
 
 at::Tensor Llama::logits(const data::Batch& batch, const AttentionPattern& pattern) const {
-  return at::linear(hidden_states(batch, pattern), head().value);
+  return of_hidden_states(batch, pattern, [&](const at::Tensor& hidden) { return at::linear(hidden, head().value); });
 }
 
 KvCache Llama::make_cache(int64_t capacity) const {

@@ -3,6 +3,7 @@
 #pragma once
 #include <ATen/ATen.h>
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -11,6 +12,7 @@
 #include "core/data/batch.h"
 #include "core/model/config.h"
 #include "core/model/layer.h"
+#include "core/model/unit_watcher.h"
 
 namespace longlora::model {
 
@@ -27,12 +29,18 @@ struct KvCache {
 
 class Llama {
  public:
-  // Uninitialised weights; fill them with initialize() or load_weights() (core/model/weights.h).
-  Llama(const Config& config, at::ScalarType dtype, at::Device device);
+  // Called with a unit that has got its weights.
+  using Ready = std::function<void(size_t unit)>;
+
+  // Uninitialised weights; fill them with initialize() or load_weights() (core/model/weights.h). `bare`: they have no memory
+  // before, so that a model which is cut up as it is filled (Ready) is never there as a whole.
+  Llama(const Config& config, at::ScalarType dtype, at::Device device, bool bare = false);
 
   // Random weights as transformers draws them: normal with config's initializer_range, norms one, biases
   // zero.
-  void initialize(uint64_t seed);
+  void initialize(uint64_t seed, const Ready& ready = {});
+  // `fill` on every parameter, unit by unit, each with memory under it; `ready` after each unit.
+  void fill_units(const std::function<void(Parameter&)>& fill, const Ready& ready);
 
   // What is trained. Kinds: Kind::embed, Kind::norm, Kind::lm_head. A tied head is trained with the
   // embedding.
@@ -62,6 +70,13 @@ class Llama {
   [[nodiscard]] at::Device device() const { return device_; }
   [[nodiscard]] std::vector<Parameter*> parameters();
   [[nodiscard]] std::vector<Parameter*> trainable();
+  // The parameters by unit (core/model/unit_watcher.h): embedding, layers, final norm and head. A tied head is the embedding.
+  [[nodiscard]] std::vector<std::vector<Parameter*>> units();
+
+  // Told of every use of a unit in forward_backward(), token_losses() and logits(); null: nobody.
+  void watch(UnitWatcher* watcher) { watcher_ = watcher; }
+  // How master copies are cut from now on (make_trainable).
+  void set_cut(const Cut& cut);
 
  private:
   [[nodiscard]] Pass make_pass(const data::Batch& batch, const AttentionPattern& pattern,
@@ -69,13 +84,26 @@ class Llama {
   [[nodiscard]] ops::RotaryTable rotary_table(int64_t length) const;
   [[nodiscard]] ops::RotaryTable make_rotary(int64_t first, int64_t count, int64_t length) const;
   [[nodiscard]] const Parameter& head() const { return config_.tie_embeddings ? embed_ : lm_head_; }
-  [[nodiscard]] at::Tensor hidden_states(const data::Batch& batch, const AttentionPattern& pattern) const;
+  [[nodiscard]] at::Tensor embedded(const data::Batch& batch) const;
+  // What `head` makes of the normed states [T, hidden] of all tokens.
+  [[nodiscard]] at::Tensor of_hidden_states(const data::Batch& batch, const AttentionPattern& pattern,
+                                            const std::function<at::Tensor(const at::Tensor&)>& head) const;
+
+  // For the watcher, around what computes with a unit; `next` is the one after it.
+  void begin(size_t unit, size_t next) const;
+  void end(size_t unit) const;
+  void begin_head(size_t next) const;  // and the embedding, where it is the head
+  void end_head() const;
+  void begin_gradients(size_t unit) const;
+  void end_gradients(size_t unit) const;
+  [[nodiscard]] size_t head_unit() const { return layers_.size() + 1; }
 
   Config config_;
   at::ScalarType dtype_;
   at::Device device_;
   Parameter embed_, norm_, lm_head_;
   std::vector<Layer> layers_;
+  UnitWatcher* watcher_ = nullptr;
   mutable int64_t table_length_ = 0;  // the rotary table of the last length asked for
   mutable ops::RotaryTable table_;
 };

@@ -70,18 +70,42 @@ at::Tensor as_tensor(const io::TensorView& view) {
   return copy;
 }
 
+namespace {
+
+// Rows of `tensor` from `first` on, as many as there is room for.
+void fill_rows(const at::Tensor& tensor, at::ScalarType type, int64_t first, std::span<std::byte> out) {
+  single_threaded();
+  if (tensor.dim() == 0) {
+    at::from_blob(out.data(), {}, type).copy_(tensor);
+    return;
+  }
+  std::vector<int64_t> shape = tensor.sizes().vec();
+  const int64_t row = tensor.numel() / shape[0] * static_cast<int64_t>(c10::elementSize(type));
+  shape[0] = static_cast<int64_t>(out.size()) / row;
+  at::from_blob(out.data(), shape, type).copy_(tensor.narrow(0, first, shape[0]));
+}
+
+}  // namespace
+
 io::TensorSource source(const std::string& name, const at::Tensor& tensor, at::ScalarType type) {
-  return {name, file_type(type), tensor.sizes().vec(), [tensor, type](int64_t first, std::span<std::byte> out) {
-            single_threaded();
-            if (tensor.dim() == 0) {
-              at::from_blob(out.data(), {}, type).copy_(tensor);
-              return;
-            }
-            std::vector<int64_t> shape = tensor.sizes().vec();
-            const int64_t row = tensor.numel() / shape[0] * static_cast<int64_t>(c10::elementSize(type));
-            shape[0] = static_cast<int64_t>(out.size()) / row;
-            at::from_blob(out.data(), shape, type).copy_(tensor.narrow(0, first, shape[0]));
-          }};
+  return {name, file_type(type), tensor.sizes().vec(),
+          [tensor, type](int64_t first, std::span<std::byte> out) { fill_rows(tensor, type, first, out); }};
+}
+
+io::TensorSource source(const std::string& name, at::IntArrayRef shape, at::ScalarType type,
+                        std::function<at::Tensor()> make) {
+  const auto made = std::make_shared<at::Tensor>();
+  return {.name = name,
+          .dtype = file_type(type),
+          .shape = shape.vec(),
+          .fill = [made, type](int64_t first, std::span<std::byte> out) { fill_rows(*made, type, first, out); },
+          .begin = [made, make = std::move(make)] { *made = make(); },
+          .end = [made] { *made = at::Tensor(); }};
+}
+
+io::TensorSource source(const std::string& name, const Parameter& parameter, at::ScalarType type, const Whole& whole) {
+  if (!whole) return source(name, parameter.trainable() ? parameter.master : parameter.value, type);
+  return source(name, parameter.value.sizes(), type, [&parameter, whole] { return whole(parameter); });
 }
 
 void single_threaded() {

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "core/io/safetensors.h"
+#include "core/model/parameter.h"
 
 namespace longlora::model {
 
@@ -16,6 +17,17 @@ namespace longlora::model {
 
 // Writes `tensor` converted to `type` when its turn comes.
 [[nodiscard]] io::TensorSource source(const std::string& name, const at::Tensor& tensor, at::ScalarType type);
+
+// Where several ranks keep slices of what is trained: the whole of a parameter's master copy (of the value of one that is
+// frozen). All ranks ask for the same ones in the same order.
+using Whole = std::function<at::Tensor(const Parameter&)>;
+// Writes the parameter's master copy, or its value while frozen, which is made when its turn comes, one at a time. Without
+// `whole` they are there. Ranks that do not write name no file or folder: they take part in the making alone.
+[[nodiscard]] io::TensorSource source(const std::string& name, const Parameter& parameter, at::ScalarType type,
+                                      const Whole& whole);
+// Of anything that is made when its turn comes.
+[[nodiscard]] io::TensorSource source(const std::string& name, at::IntArrayRef shape, at::ScalarType type,
+                                      std::function<at::Tensor()> make);
 
 // For one of several threads that work side by side: what it computes with tensors stays on it. (LibTorch keeps the number
 // for threads begun later; the thread that began this work must have computed before, or ask at::get_num_threads().)

@@ -68,32 +68,37 @@ void check_weights(const io::TensorStore& store, const Config& config) {
 
 Llama load_llama(const io::TensorStore& store, const Config& config, at::ScalarType dtype, at::Device device) {
   Llama llama(config, dtype, device);
-  Progress progress("loading", store.total_bytes(), "bytes");
-  int64_t done = 0;
-  for (Parameter* p : llama.parameters()) {
-    // A head that was tied in the file and is not in `config` starts from the embedding.
-    const bool untied = p->kind == Kind::lm_head && !store.contains(p->name);
-    const std::string name = untied ? "model.embed_tokens.weight" : p->name;
-    const io::TensorView& view = store.at(name);
-    done += static_cast<int64_t>(view.bytes.size());
-    progress.update(done);
-    const bool vocabulary = p->kind == Kind::embed || p->kind == Kind::lm_head;
-    if (vocabulary && p->value.size(0) != view.shape.at(0)) {
-      p->value.zero_();  // until the adapter that resizes the vocabulary brings it
-      continue;
-    }
-    p->value.copy_(as_tensor(view));
-  }
+  load_weights(llama, store);
   return llama;
 }
 
-void save_llama(const std::filesystem::path& folder, Llama& llama, at::ScalarType dtype) {
+void load_weights(Llama& llama, const io::TensorStore& store, const Llama::Ready& ready) {
+  Progress progress("loading", store.total_bytes(), "bytes");
+  int64_t done = 0;
+  const auto fill = [&](Parameter& p) {
+    // A head that was tied in the file and is not in `config` starts from the embedding.
+    const bool untied = p.kind == Kind::lm_head && !store.contains(p.name);
+    const std::string name = untied ? "model.embed_tokens.weight" : p.name;
+    const io::TensorView& view = store.at(name);
+    done += static_cast<int64_t>(view.bytes.size());
+    progress.update(done);
+    const bool vocabulary = p.kind == Kind::embed || p.kind == Kind::lm_head;
+    if (vocabulary && p.value.size(0) != view.shape.at(0)) {
+      p.value.zero_();  // until the adapter that resizes the vocabulary brings it
+      return;
+    }
+    p.value.copy_(as_tensor(view));
+  };
+  llama.fill_units(fill, ready);
+}
+
+void save_llama(const std::filesystem::path& folder, Llama& llama, at::ScalarType dtype, const Whole& whole) {
   std::vector<io::TensorSource> sources;
   for (const Parameter* p : llama.parameters()) {
-    if (p->kind != Kind::lora) sources.push_back(source(p->name, p->trainable() ? p->master : p->value, dtype));
+    if (p->kind != Kind::lora) sources.push_back(source(p->name, *p, dtype, whole));
   }
   io::write_sharded(folder, std::move(sources), int64_t{5'000'000'000});
-  write_config(llama.config(), folder / "config.json");
+  if (!folder.empty()) write_config(llama.config(), folder / "config.json");
 }
 
 }  // namespace longlora::model

@@ -7,6 +7,7 @@
 
 #include "core/io/safetensors.h"
 #include "core/model/llama.h"
+#include "core/model/tensors.h"
 
 namespace longlora::model {
 
@@ -23,8 +24,11 @@ void check_weights(const io::TensorStore& store, const Config& config);
 // compute dtype.
 [[nodiscard]] Llama load_llama(const io::TensorStore& store, const Config& config, at::ScalarType dtype,
                                at::Device device);
+// The same into a model that is there; `ready` after each unit.
+void load_weights(Llama& llama, const io::TensorStore& store, const Llama::Ready& ready = {});
 
-// Writes the weights of a model (master copies where there are some) in `dtype`, with config.json.
-void save_llama(const std::filesystem::path& folder, Llama& llama, at::ScalarType dtype);
+// Writes the weights of a model (master copies where there are some) in `dtype`, with config.json. `whole` and an empty folder:
+// as in source() (core/model/tensors.h).
+void save_llama(const std::filesystem::path& folder, Llama& llama, at::ScalarType dtype, const Whole& whole = {});
 
 }  // namespace longlora::model

@@ -130,7 +130,6 @@ Broken not_yet(const Recipe& r) {
   refuse(r.model.dtype == "float16", "model.dtype",
          "bfloat16 or float32 in training (float16 would need loss scaling)");
   refuse(r.parallel.sequence > 1, "parallel.sequence", "1");
-  refuse(r.parallel.shard == "optimizer" || r.parallel.shard == "model", "parallel.shard", "auto or none");
   refuse(r.memory.offload != "none", "memory.offload", "none");
   return out;
 }

@@ -4,30 +4,36 @@
 
 namespace longlora::train {
 
-AdamW::AdamW(std::vector<model::Parameter*> parameters, const recipe::Optimizer& options)
-    : parameters_(std::move(parameters)), options_(options) {
+AdamW::AdamW(const Trained& trained, const recipe::Optimizer& options) : trained_(trained), options_(options) {
   groups_[0].weight_decay = options.weight_decay;
   groups_[1].weight_decay = 0;
-  for (const model::Parameter* p : parameters_) {
-    first_.push_back(at::zeros_like(p->master));
-    second_.push_back(at::zeros_like(p->master));
-    Group& group = groups_[p->master.dim() >= 2 ? 0 : 1];
-    group.masters.push_back(p->master);
-    group.gradients.push_back(p->grad);
-    group.first.push_back(first_.back());
-    group.second.push_back(second_.back());
-    group.counts.push_back(at::zeros({}, p->master.options().dtype(at::kFloat)));
+  for (const Slice& slice : trained.slices()) {
+    Group& group = groups_[slice.parameter->value.dim() >= 2 ? 0 : 1];
+    group.masters.push_back(slice.master);
+    group.gradients.push_back(slice.grad);
+    group.first.push_back(slice.first);
+    group.second.push_back(slice.second);
+    group.counts.push_back(at::zeros({}, slice.master.options().dtype(at::kFloat)));
   }
 }
 
-double AdamW::step(double lr) {
-  // Squared norms in float64, added in the order of the parameters: the same on every run.
+// From squares in float64, added in the order of the parameters, then of the ranks: the same on every run.
+double AdamW::gradient_norm() const {
   double squares = 0;
-  for (const model::Parameter* p : parameters_) {
-    const double norm = at::linalg_vector_norm(p->grad, 2, {}, false, at::kDouble).item<double>();
+  for (const Slice& slice : trained_.slices()) {
+    const double norm = at::linalg_vector_norm(slice.grad, 2, {}, false, at::kDouble).item<double>();
     squares += norm * norm;
   }
-  const double norm = std::sqrt(squares);
+  if (trained_.sliced()) {
+    const at::Tensor sum = at::full({1}, squares, trained_.slices().front().grad.options().dtype(at::kDouble));
+    trained_.group().all_reduce(sum);
+    squares = sum.item<double>();
+  }
+  return std::sqrt(squares);
+}
+
+double AdamW::step(double lr) {
+  const double norm = gradient_norm();
   if (!std::isfinite(norm)) return norm;
   ++steps_;
   for (Group& group : groups_) {
@@ -39,9 +45,7 @@ double AdamW::step(double lr) {
     at::_fused_adamw_(group.masters, group.gradients, group.first, group.second, {}, group.counts, lr,
                       options_.betas[0], options_.betas[1], group.weight_decay, options_.eps, /*amsgrad=*/false,
                       /*maximize=*/false);
-    at::_foreach_zero_(group.gradients);
   }
-  for (model::Parameter* p : parameters_) p->sync();
   return norm;
 }
 

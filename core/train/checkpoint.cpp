@@ -43,23 +43,31 @@ std::string hash_of(const fs::path& file) {
   return fingerprint({reinterpret_cast<const char*>(map.bytes().data()), map.bytes().size()});
 }
 
-void save_moments(const AdamW& optimizer, const fs::path& file) {
+void save_moments(const Trained& trained, const fs::path& file) {
   std::vector<io::TensorSource> sources;
-  for (size_t i = 0; i < optimizer.parameters().size(); ++i) {
-    const std::string& name = optimizer.parameters()[i]->name;
-    const auto type = optimizer.first()[i].scalar_type();
-    sources.push_back(model::source(name + ".first", optimizer.first()[i], type));
-    sources.push_back(model::source(name + ".second", optimizer.second()[i], type));
+  for (const Slice& slice : trained.slices()) {
+    const auto add = [&](const char* name, const at::Tensor& moment) {
+      const at::IntArrayRef shape = slice.parameter->value.sizes();
+      if (trained.sliced()) {
+        sources.push_back(model::source(slice.parameter->name + name, shape, moment.scalar_type(),
+                                        [&trained, moment, shape] { return trained.whole(moment, shape); }));
+      } else {
+        sources.push_back(
+            model::source(slice.parameter->name + name, trained.whole(moment, shape), moment.scalar_type()));
+      }
+    };
+    add(".first", slice.first);
+    add(".second", slice.second);
   }
   io::write_safetensors(file, std::move(sources));
 }
 
-void load_moments(AdamW& optimizer, const fs::path& file) {
+void load_moments(Trained& trained, const fs::path& file) {
   const io::TensorStore store(file);
-  for (size_t i = 0; i < optimizer.parameters().size(); ++i) {
-    const std::string& name = optimizer.parameters()[i]->name;
-    optimizer.first()[i].copy_(model::as_tensor(store.at(name + ".first")));
-    optimizer.second()[i].copy_(model::as_tensor(store.at(name + ".second")));
+  for (const Slice& slice : trained.slices()) {
+    const model::Parameter& p = *slice.parameter;
+    slice.first.copy_(p.cut.of(model::as_tensor(store.at(p.name + ".first"))));
+    slice.second.copy_(p.cut.of(model::as_tensor(store.at(p.name + ".second"))));
   }
 }
 
@@ -71,7 +79,8 @@ void flatten(const nlohmann::ordered_json& json, const std::string& path, std::m
   for (const auto& [key, value] : json.items()) flatten(value, path.empty() ? key : path + "." + key, out);
 }
 
-// The same run may log and keep checkpoints differently when it goes on; anything else would make it another run.
+// The same run may log, keep checkpoints and be shared out over ranks differently when it goes on; anything else would make it
+// another run.
 void check_same_recipe(const nlohmann::ordered_json& saved, const recipe::Recipe& recipe) {
   std::map<std::string, std::string> before, now,
       defaults;  // a key that the run's program did not know had its default
@@ -81,7 +90,8 @@ void check_same_recipe(const nlohmann::ordered_json& saved, const recipe::Recipe
   std::string differences;
   before.insert(defaults.begin(), defaults.end());
   for (const auto& [key, value] : now) {
-    if (key.starts_with("log.") || key.starts_with("checkpoint.") || before[key] == value) continue;
+    const bool free = key.starts_with("log.") || key.starts_with("checkpoint.") || key.starts_with("parallel.");
+    if (free || before[key] == value) continue;
     differences += fmt::format("\n  {}: {} now, {} in the checkpoint", key, value, before[key]);
   }
   if (!differences.empty())
@@ -90,14 +100,21 @@ void check_same_recipe(const nlohmann::ordered_json& saved, const recipe::Recipe
 
 }  // namespace
 
-void save_checkpoint(const recipe::Recipe& recipe, const RunState& state, const AdamW& optimizer,
+void save_checkpoint(const recipe::Recipe& recipe, const RunState& state, const Trained& trained,
                      const SaveModel& save_model) {
   const fs::path dir = recipe.checkpoint.dir;
   const fs::path target = dir / fmt::format("step-{}", state.step);
-  if (fs::exists(target / kState)) return;  // saved by the run that this one resumed
+  const at::Tensor there = at::full({1}, fs::exists(target / kState) ? 1 : 0, at::kLong);
+  if (trained.sliced()) trained.group().broadcast(there, 0);
+  if (*there.data_ptr<int64_t>() != 0) return;  // saved by the run that this one resumed
+  if (trained.group().rank() != 0) {
+    save_model({}, at::kFloat);
+    save_moments(trained, {});
+    return;
+  }
   AtomicFolder folder(target, true);
   save_model(folder.path(), at::kFloat);
-  save_moments(optimizer, folder.path() / kOptimizer);
+  save_moments(trained, folder.path() / kOptimizer);
   nlohmann::ordered_json json = {{"format", 1},
                                  {"step", state.step},
                                  {"tokens", state.tokens},
@@ -139,7 +156,8 @@ std::optional<fs::path> newest_checkpoint(const fs::path& dir) {
   return all.empty() ? std::nullopt : std::optional(all.rbegin()->second);
 }
 
-RunState load_checkpoint(const fs::path& folder, const recipe::Recipe& recipe, model::Llama& llama, AdamW& optimizer) {
+RunState load_checkpoint(const fs::path& folder, const recipe::Recipe& recipe, model::Llama& llama, Trained& trained,
+                         AdamW& optimizer) {
   RunState state;
   try {
     const auto json = nlohmann::ordered_json::parse(read_file(folder / kState));
@@ -159,12 +177,9 @@ RunState load_checkpoint(const fs::path& folder, const recipe::Recipe& recipe, m
     adapt::load_trained(llama, io::Adapter(folder));
   } else {
     const io::TensorStore store(folder);
-    for (model::Parameter* p : llama.trainable()) {
-      p->master.copy_(model::as_tensor(store.at(p->name)));
-      p->sync();
-    }
+    for (model::Parameter* p : llama.trainable()) p->assign(model::as_tensor(store.at(p->name)));
   }
-  load_moments(optimizer, folder / kOptimizer);
+  load_moments(trained, folder / kOptimizer);
   optimizer.set_steps(state.step);
   return state;
 }

@@ -18,6 +18,7 @@
 #include "core/model/llama.h"
 #include "core/recipe/recipe.h"
 #include "core/train/adamw.h"
+#include "core/train/trained.h"
 
 namespace longlora::train {
 
@@ -27,11 +28,14 @@ struct RunState {
   nlohmann::json cursor;  // data::Loader::save()
 };
 
-// Writes what others can use of the model (an adapter or a model folder, in the given dtype) into an existing folder.
+// Writes what others can use of the model (an adapter or a model folder, in the given dtype) into an existing folder. Empty: takes
+// part in the making of what is cut up over the ranks.
 using SaveModel = std::function<void(const std::filesystem::path& folder, at::ScalarType whole)>;
 
-// Writes DIR/step-N, then removes the oldest ones beyond `keep` (0 keeps all).
-void save_checkpoint(const recipe::Recipe& recipe, const RunState& state, const AdamW& optimizer,
+// Writes DIR/step-N, then removes the oldest ones beyond `keep` (0 keeps all). What is trained in slices is put together tensor
+// by tensor, each written before the next one: all ranks call this, and rank 0 writes. The files are the same however many
+// ranks there are.
+void save_checkpoint(const recipe::Recipe& recipe, const RunState& state, const Trained& trained,
                      const SaveModel& save_model);
 
 // Removes what a killed process left of a checkpoint it was writing or removing.
@@ -43,9 +47,9 @@ void sweep_checkpoints(const std::filesystem::path& dir);
 // The step of a folder named step-N, or -1.
 [[nodiscard]] int64_t step_of(const std::filesystem::path& folder);
 
-// Reads one back into the trained parameters and the optimizer. Exit 3 when a file does not match its hash; exit 2 when
-// the recipe differs from the run's in anything but logging and checkpointing, naming the keys.
+// Reads one back into what is trained and the optimizer. Exit 3 when a file does not match its hash; exit 2 when
+// the recipe differs from the run's in anything but logging, checkpointing and what ranks share, naming the keys.
 [[nodiscard]] RunState load_checkpoint(const std::filesystem::path& folder, const recipe::Recipe& recipe,
-                                       model::Llama& llama, AdamW& optimizer);
+                                       model::Llama& llama, Trained& trained, AdamW& optimizer);
 
 }  // namespace longlora::train

@@ -158,6 +158,8 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job) 
               .validation = {},
               .base_fingerprint = {},
               .stacked_on = {},
+              .shard = resolve_shard(asked, job.launch().size),
+              .weights = nullptr,
               .llama = nullptr,
               .memory = {}};
   setup.recipe.context.length = setup.extension.length;
@@ -179,17 +181,28 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job) 
   job.activity().enter("reading the model");
 
   const auto seed = static_cast<uint64_t>(recipe.seed);
+  const size_t below = recipe.model.stack_on.size();
+  for (size_t i = 0; i < below; ++i)
+    setup.stacked_on.push_back({recipe.model.stack_on[i], start.adapters[i].fingerprint()});
+  const bool bare = setup.shard == Shard::model;  // each unit is cut up before the next one is read
+  setup.llama = std::make_unique<model::Llama>(config, setup.dtype, setup.device, bare);
+  const model::Cut cut =
+      setup.shard == Shard::none ? model::Cut{} : model::Cut{.rank = job.launch().rank, .ranks = job.launch().size};
+  setup.llama->set_cut(cut);
+  if (bare) setup.weights = std::make_unique<WeightShards>(*setup.llama, cut, recipe.tune.mode == "full");
+  const auto units = setup.llama->units();
+  const auto ready = [&](size_t unit) {
+    for (model::Parameter* p : units[unit]) {
+      for (size_t i = 0; i < below; ++i) adapt::fold_in(*p, start.adapters[i]);
+      if (adapt::trains(recipe.tune, p->kind)) p->make_trainable();
+    }
+    if (bare) setup.weights->take(unit);
+  };
   if (start.weights) {
-    setup.llama = std::make_unique<model::Llama>(model::load_llama(*start.weights, config, setup.dtype, setup.device));
+    model::load_weights(*setup.llama, *start.weights, ready);
     setup.base_fingerprint = io::model_fingerprint(*start.weights);
   } else {
-    setup.llama = std::make_unique<model::Llama>(config, setup.dtype, setup.device);
-    setup.llama->initialize(derive_seed(seed, {kWeights}));
-  }
-  const size_t below = recipe.model.stack_on.size();
-  for (size_t i = 0; i < below; ++i) {
-    adapt::fold_in(*setup.llama, start.adapters[i]);
-    setup.stacked_on.push_back({recipe.model.stack_on[i], start.adapters[i].fingerprint()});
+    setup.llama->initialize(derive_seed(seed, {kWeights}), ready);
   }
   adapt::make_trainable(*setup.llama, recipe.tune, derive_seed(seed, {kLora}));
   if (start.adapters.size() > below) adapt::load_trained(*setup.llama, start.adapters.back());
@@ -197,14 +210,15 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job) 
   return setup;
 }
 
-void save_model(const Setup& setup, const fs::path& folder, at::ScalarType whole) {
+void save_model(const Setup& setup, const fs::path& folder, at::ScalarType type, const model::Whole& whole) {
   const model::Config& config = setup.extension.config;
   if (setup.recipe.tune.mode == "lora") {
-    adapt::save_adapter(folder, *setup.llama, setup.recipe.tune, setup.recipe.model.path, whole);
+    adapt::save_adapter(folder, *setup.llama, setup.recipe.tune, setup.recipe.model.path, type, whole);
   } else {
-    model::save_llama(folder, *setup.llama, whole);
-    adapt::copy_companions(model_folder(setup.recipe.model), folder, setup.recipe.context.length);
+    model::save_llama(folder, *setup.llama, type, whole);
+    if (!folder.empty()) adapt::copy_companions(model_folder(setup.recipe.model), folder, setup.recipe.context.length);
   }
+  if (folder.empty()) return;
   io::write_context_record({.version = version_line(),
                             .context_length = setup.recipe.context.length,
                             .max_positions = config.max_positions,

@@ -11,8 +11,11 @@
 #include "core/io/context_record.h"
 #include "core/model/extend.h"
 #include "core/model/llama.h"
+#include "core/model/tensors.h"
 #include "core/recipe/read.h"
 #include "core/train/memory_plan.h"
+#include "core/train/shard.h"
+#include "core/train/weight_shards.h"
 
 namespace longlora::train {
 
@@ -28,6 +31,8 @@ struct Setup {
   std::vector<data::Batch> validation;    // empty: no validation asked for
   std::string base_fingerprint;           // of model.path; empty with model.init
   std::vector<io::StackedOn> stacked_on;  // model.stack_on
+  Shard shard;
+  std::unique_ptr<WeightShards> weights;  // null but with Shard::model
   std::unique_ptr<model::Llama> llama;
   MemoryPlan memory;
 
@@ -48,7 +53,9 @@ struct FirstSamples {
 // The first `count` samples that a fine-tuning run would learn from.
 [[nodiscard]] FirstSamples first_samples(const recipe::Recipe& recipe, int64_t count);
 
-// The model or adapter as other tools read it, into an existing folder: weights, config, longlora.json, tokenizer files.
-void save_model(const Setup& setup, const std::filesystem::path& folder, at::ScalarType whole);
+// The model or adapter as other tools read it, into an existing folder: weights, config, longlora.json, tokenizer files. `whole` and an
+// empty folder: as in source() (core/model/tensors.h).
+void save_model(const Setup& setup, const std::filesystem::path& folder, at::ScalarType type,
+                const model::Whole& whole);
 
 }  // namespace longlora::train

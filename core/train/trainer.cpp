@@ -15,11 +15,11 @@
 #include "core/recipe/print.h"
 #include "core/train/adamw.h"
 #include "core/train/checkpoint.h"
-#include "core/train/gradient_sum.h"
 #include "core/train/out_of_memory.h"
 #include "core/train/schedule.h"
 #include "core/train/step_log.h"
 #include "core/train/summary.h"
+#include "core/train/trained.h"
 
 namespace longlora::train {
 namespace {
@@ -67,11 +67,43 @@ int64_t sum_over_ranks(dist::Group& group, int64_t value) {
   return *sum.data_ptr<int64_t>();
 }
 
+// Tells what is trained, and the weights where they are cut up, of the model's use.
+class Watcher : public model::UnitWatcher {
+ public:
+  Watcher(const Setup& setup, Trained& trained)
+      : llama_(*setup.llama), weights_(setup.weights.get()), trained_(trained) {
+    llama_.watch(this);
+  }
+  ~Watcher() override { llama_.watch(nullptr); }
+  Watcher(const Watcher&) = delete;
+  Watcher& operator=(const Watcher&) = delete;
+
+  void needed(size_t unit, size_t next) override {
+    if (weights_ != nullptr) weights_->needed(unit, next);
+  }
+  void done(size_t unit) override {
+    if (weights_ != nullptr) weights_->done(unit);
+  }
+  void filling(size_t unit) override { trained_.filling(unit); }
+  void filled(size_t unit) override { trained_.filled(unit); }
+
+ private:
+  model::Llama& llama_;
+  WeightShards* weights_;
+  Trained& trained_;
+};
+
+Gradients gradients_of(const Setup& setup) {
+  if (setup.shard == Shard::none) return Gradients::whole;
+  const bool by_unit = setup.shard == Shard::model && setup.recipe.tune.mode == "full";
+  return by_unit ? Gradients::sliced_by_unit : Gradients::sliced;
+}
+
 // One optimizer step: all micro-batches, then the update.
 class Trainer {
  public:
-  Trainer(Setup& setup, AdamW& optimizer, GradientSum& gradients, dist::Job& job)
-      : setup_(setup), optimizer_(optimizer), gradients_(gradients), job_(job) {}
+  Trainer(Setup& setup, AdamW& optimizer, Trained& trained, dist::Job& job)
+      : setup_(setup), optimizer_(optimizer), trained_(trained), job_(job) {}
 
   // The loss is the sum over tokens divided by the number of targets of the whole step, so that it does not depend on
   // how the step is cut into micro-batches and ranks.
@@ -99,7 +131,14 @@ class Trainer {
                          .first_token = share.begin * recipe.context.length};
     auto row = static_cast<size_t>(share.begin);
     job_.activity().enter("forward and backward");
-    for (const data::Batch& batch : batches) {
+    const size_t passes = passes_of(batches.size());
+    for (size_t pass = 0; pass < passes; ++pass) {
+      if (pass + 1 == passes) trained_.last_micro_batch();
+      if (pass >= batches.size()) {  // in step with the others: adds zeros
+        (void)setup_.llama->forward_backward(batches.back(), pattern, setup_.memory.recompute, 0, dropout);
+        continue;
+      }
+      const data::Batch& batch = batches[pass];
       const at::Tensor losses = setup_.llama->forward_backward(batch, pattern, setup_.memory.recompute, scale, dropout)
                                     .to(at::kCPU, at::kFloat)
                                     .contiguous();
@@ -110,10 +149,12 @@ class Trainer {
       dropout.first_token += batch.size();
     }
     job_.activity().enter("sum of the gradients");
-    gradients_.sum(job_.group());
+    trained_.sum();
     job_.activity().enter("optimizer");
     record.grad_norm = optimizer_.step(record.lr);
     if (!std::isfinite(record.grad_norm)) not_finite("gradient norm", step, rows);
+    trained_.spread();
+    if (setup_.weights != nullptr) setup_.weights->refresh();
     record.loss.add_ranks(job_.group());
     record.tokens_per_s = static_cast<double>(tokens) / seconds_since(start);
     return record;
@@ -124,17 +165,28 @@ class Trainer {
     job_.activity().enter("validation");
     LossSum sum;
     const auto rank = static_cast<size_t>(job_.group().rank()), ranks = static_cast<size_t>(job_.group().size());
-    for (size_t i = rank; i < setup_.validation.size(); i += ranks) {
-      const data::Batch& batch = setup_.validation[i];
+    for (size_t first = 0; first < setup_.validation.size(); first += ranks) {
+      const bool none = first + rank >= setup_.validation.size();
+      if (none && setup_.weights == nullptr) break;
+      const data::Batch& batch = setup_.validation[none ? first : first + rank];
       const model::AttentionPattern pattern{.group = 0, .backend = ops::parse_backend(setup_.recipe.attention.backend)};
       const at::Tensor losses = setup_.llama->token_losses(batch, pattern).to(at::kCPU, at::kFloat).contiguous();
-      sum.add(batch, losses.data_ptr<float>());
+      if (!none) sum.add(batch, losses.data_ptr<float>());
     }
     sum.add_ranks(job_.group());
     return sum.mean();
   }
 
  private:
+  // Of this rank's micro-batches. Weights that are cut up are gathered by all ranks at once, so that those with fewer rows go
+  // along as often as the first one.
+  [[nodiscard]] size_t passes_of(size_t batches) const {
+    if (setup_.weights == nullptr) return batches;
+    const recipe::Batch& batch = setup_.recipe.batch;
+    const int64_t most = dist::share_of(batch.sequences, 0, job_.place().data_size).size();
+    return static_cast<size_t>((most + batch.micro - 1) / batch.micro);
+  }
+
   [[noreturn]] static void not_finite(const char* what, int64_t step, std::span<const int64_t> rows) {
     constexpr size_t kMost = 8;
     const std::string more = rows.size() > kMost ? fmt::format(" and {} more", rows.size() - kMost) : "";
@@ -147,7 +199,7 @@ class Trainer {
 
   Setup& setup_;
   AdamW& optimizer_;
-  GradientSum& gradients_;
+  Trained& trained_;
   dist::Job& job_;
 };
 
@@ -168,9 +220,10 @@ fs::path checkpoint_to_resume(const fs::path& dir, dist::Group& group) {
   return folder;
 }
 
-void save_final(const Setup& setup) {
+void save_final(const Setup& setup, const model::Whole& whole, bool first) {
+  if (!first) return save_model(setup, {}, setup.dtype, whole);
   AtomicFolder folder(fs::path(setup.recipe.checkpoint.dir) / "final", false);
-  save_model(setup, folder.path(), setup.dtype);
+  save_model(setup, folder.path(), setup.dtype, whole);
   folder.commit();
 }
 
@@ -202,8 +255,10 @@ Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use, dist::Job&
   }
   job.open_group(recipe.parallel.sequence, setup.device);
   dist::Group& group = job.group();
-  GradientSum gradients(setup.llama->trainable(), group);
-  AdamW optimizer(setup.llama->trainable(), recipe.optimizer);
+  Trained trained(*setup.llama, gradients_of(setup), group);
+  if (setup.weights != nullptr) setup.weights->connect(group);
+  const Watcher watcher(setup, trained);
+  AdamW optimizer(trained, recipe.optimizer);
   data::Loader loader(setup.rows, derive_seed(static_cast<uint64_t>(recipe.seed), {kOrder}), recipe.data.shuffle);
   job.check_same("version, recipe, base model or data",
                  version_line() + recipe::to_json(recipe) + setup.base_fingerprint + loader.save().dump());
@@ -219,20 +274,24 @@ Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use, dist::Job&
     if (record && record->stacked_on != setup.stacked_on)
       input_error("{}: was trained on other adapters than model.stack_on holds now; --resume needs the same",
                   folder.string());
-    state = load_checkpoint(folder, recipe, *setup.llama, optimizer);
+    state = load_checkpoint(folder, recipe, *setup.llama, trained, optimizer);
+    if (setup.weights != nullptr) setup.weights->refresh();
     loader.restore(state.cursor);
   }
   if (job.first()) write_file_atomically(dir / "recipe.resolved.json", recipe::to_json(recipe));
   print_summary(setup, state.step, job.launch());
 
+  const bool saves = job.first() || trained.sliced();  // all take part where each has a slice
+  const model::Whole whole = [&](const model::Parameter& p) { return trained.whole(p.master, p.value.sizes()); };
   const auto save = [&] {
-    if (!job.first()) return;
+    if (!saves) return;
     job.activity().enter("saving a checkpoint");
     state.cursor = loader.save();
-    save_checkpoint(recipe, state, optimizer,
-                    [&](const fs::path& folder, at::ScalarType whole) { save_model(setup, folder, whole); });
+    save_checkpoint(recipe, state, trained, [&](const fs::path& folder, at::ScalarType type) {
+      save_model(setup, folder, type, trained.sliced() ? whole : model::Whole());
+    });
   };
-  Trainer trainer(setup, optimizer, gradients, job);
+  Trainer trainer(setup, optimizer, trained, job);
   std::optional<StepLog> log;
   if (job.first()) log.emplace(recipe, state.step);
   const dist::Share share = dist::share_of(recipe.batch.sequences, place.data, place.data_size);
@@ -264,11 +323,11 @@ Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use, dist::Job&
     }
     if (recipe.checkpoint.every_steps > 0 && state.step % recipe.checkpoint.every_steps == 0) save();
   }
-  if (job.first()) {
+  if (saves) {
     job.activity().enter("saving the result");
-    log->progress().finish();
-    save_final(setup);
-    log::info("done: {}", (dir / "final").string());
+    if (log) log->progress().finish();
+    save_final(setup, trained.sliced() ? whole : model::Whole(), job.first());
+    if (job.first()) log::info("done: {}", (dir / "final").string());
   }
   group.barrier();
   return Exit::done;

@@ -198,32 +198,39 @@ def by_hand(recipe: dict, out: pathlib.Path) -> None:
     ranks[1].communicate()
 
 
+def recipes(out: pathlib.Path) -> tuple:
+    """Data and an initial model in the folder; a recipe for full fine-tuning, and of one with LoRA on what that left."""
+    words = random.Random(1)
+    for number in range(30):  # documents of very different lengths
+        text = " ".join(words.choice("alpha beta gamma delta epsilon zeta eta".split()) for _ in range(words.randint(5, 400)))
+        (out / f"text-{number:02}.txt").write_text(text)
+    init = out / "init"
+    init.mkdir()
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (init / file).write_bytes((ROOT / "recipes/demo" / file).read_bytes())
+    config = json.loads((ROOT / "recipes/demo/config.json").read_text())
+    config.update(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+                  num_key_value_heads=2, head_dim=16)
+    (init / "config.json").write_text(json.dumps(config))
+    data = {"train": [str(out / "text-*.txt")], "valid": [str(out / "text-0*.txt")]}
+    common = {"batch": {"sequences": 4, "micro": 1}, "eval": {"every_steps": 4, "rows": 5}, "seed": 3,
+              "optimizer": {"lr": 1e-3}, "log": {"tensorboard": False},
+              "schedule": {"type": "cosine", "warmup_steps": 2, "steps": 10},
+              "checkpoint": {"dir": "@DIR@", "every_steps": 2}}
+    full = {**common, "data": {**data, "packing": "documents"}, "model": {"init": str(init), "dtype": "float32"},
+            "context": {"length": 64}, "attention": {"pattern": "full"}, "tune": {"mode": "full"}}
+    lora = {**common, "data": data, "model": {"path": "", "dtype": "float32"},
+            "context": {"length": 256, "rope": {"type": "linear"}}, "attention": {"finish": 0.3},
+            "tune": {"rank": 4, "alpha": 8, "dropout": 0.1}}
+    return full, lora
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         out = pathlib.Path(temporary)
-        words = random.Random(1)
-        for number in range(30):  # documents of very different lengths
-            text = " ".join(words.choice("alpha beta gamma delta epsilon zeta eta".split()) for _ in range(words.randint(5, 400)))
-            (out / f"text-{number:02}.txt").write_text(text)
-        init = out / "init"
-        init.mkdir()
-        for file in ("tokenizer.json", "tokenizer_config.json"):
-            (init / file).write_bytes((ROOT / "recipes/demo" / file).read_bytes())
-        config = json.loads((ROOT / "recipes/demo/config.json").read_text())
-        config.update(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-                      num_key_value_heads=2, head_dim=16)
-        (init / "config.json").write_text(json.dumps(config))
-        data = {"train": [str(out / "text-*.txt")], "valid": [str(out / "text-0*.txt")]}
-        common = {"batch": {"sequences": 4, "micro": 1}, "eval": {"every_steps": 4, "rows": 5}, "seed": 3,
-                  "optimizer": {"lr": 1e-3}, "log": {"tensorboard": False},
-                  "schedule": {"type": "cosine", "warmup_steps": 2, "steps": 10},
-                  "checkpoint": {"dir": "@DIR@", "every_steps": 2}}
-        full = {**common, "data": {**data, "packing": "documents"}, "model": {"init": str(init), "dtype": "float32"},
-                "context": {"length": 64}, "attention": {"pattern": "full"}, "tune": {"mode": "full"}}
+        full, lora = recipes(out)
         allowed, folders = compare("full", full, out, [2, 3])
-        lora = {**common, "data": data, "model": {"path": str(folders[1] / "final"), "dtype": "float32"},
-                "context": {"length": 256, "rope": {"type": "linear"}}, "attention": {"finish": 0.3},
-                "tune": {"rank": 4, "alpha": 8, "dropout": 0.1}}
+        lora["model"]["path"] = str(folders[1] / "final")
         allowed, folders = compare("lora", lora, out, [2, 4])
         stop_one(lora, out, folders, allowed)
         kill_ranks(lora, out, folders[2], 2, random.randrange(10**6))

@@ -1,0 +1,179 @@
+#include "core/train/trained.h"
+
+#include <utility>
+
+namespace longlora::train {
+namespace {
+
+constexpr int64_t kBucket = int64_t{8} << 20;  // elements: enough to be carried at the full rate of a network
+
+// An uncut master copy is moved, so that there is room to the end of its last vector.
+Slice slice_of(model::Parameter& p) {
+  if (p.cut.whole()) {
+    const at::Tensor flat = at::zeros({p.cut.count(p.master.numel())}, p.master.options());
+    const at::Tensor place = flat.narrow(0, 0, p.master.numel()).view(p.master.sizes());
+    place.copy_(p.master);
+    p.master = place;
+    return {&p, flat, {}, at::zeros_like(flat), at::zeros_like(flat)};
+  }
+  return {&p, p.master, {}, at::zeros_like(p.master), at::zeros_like(p.master)};
+}
+
+}  // namespace
+
+Trained::Trained(model::Llama& llama, Gradients gradients, dist::Group& group) : kind_(gradients), group_(group) {
+  for (model::Parameter* p : llama.trainable()) slices_.push_back(slice_of(*p));
+  make_buckets(llama);
+  for (Bucket& bucket : buckets_) {
+    const auto options = bucket.members.front()->master.options();
+    if (kind_ != Gradients::sliced_by_unit) make_room(bucket);
+    bucket.mine = sliced() ? at::zeros({bucket.width}, options) : bucket.gradients;
+    for (size_t i = 0; i < bucket.members.size(); ++i) {
+      Slice& slice = *bucket.members[i];
+      slice.grad = bucket.mine.narrow(0, bucket.columns[i], slice.master.numel());
+      if (kind_ == Gradients::sliced_by_unit) slice.parameter->grad = at::Tensor();
+    }
+  }
+}
+
+void Trained::make_buckets(model::Llama& llama) {
+  const auto units = llama.units();
+  for (size_t unit = units.size(); unit-- > 0;) {
+    if (kind_ == Gradients::sliced_by_unit && !buckets_.empty()) buckets_.push_back({.unit = unit});
+    for (const model::Parameter* p : units[unit]) {
+      const auto slice = std::find_if(slices_.begin(), slices_.end(), [&](const Slice& s) { return s.parameter == p; });
+      if (slice == slices_.end()) continue;
+      const int64_t n = slice->master.numel();
+      const bool full =
+          !buckets_.empty() && buckets_.back().width > 0 && (buckets_.back().width + n) * ranks() > kBucket;
+      if (buckets_.empty() || full) buckets_.push_back({.unit = unit});
+      Bucket& bucket = buckets_.back();
+      bucket.unit = unit;
+      bucket.members.push_back(&*slice);
+      bucket.columns.push_back(bucket.width);
+      bucket.width += n;
+    }
+  }
+  std::erase_if(buckets_, [](const Bucket& bucket) { return bucket.members.empty(); });
+}
+
+void Trained::make_room(Bucket& bucket) const {
+  bucket.gradients = at::zeros({ranks() * bucket.width}, bucket.members.front()->master.options());
+  for (size_t i = 0; i < bucket.members.size(); ++i) {
+    model::Parameter& p = *bucket.members[i]->parameter;
+    p.grad = bucket.gradients.narrow(0, ranks() * bucket.columns[i], p.value.numel()).view(p.value.sizes());
+  }
+}
+
+void Trained::filling(size_t unit) {
+  if (kind_ != Gradients::sliced_by_unit) return;
+  for (Bucket& bucket : buckets_) {
+    if (bucket.unit == unit && !bucket.gradients.defined()) make_room(bucket);
+  }
+}
+
+void Trained::filled(size_t unit) {
+  if (kind_ != Gradients::sliced_by_unit && !last_) return;
+  const size_t before = begun_;
+  while (begun_ < buckets_.size() && buckets_[begun_].unit >= unit) start(buckets_[begun_++]);
+  if (kind_ != Gradients::sliced_by_unit) return;
+  while (finished_ < before) finish(buckets_[finished_++]);  // one unit's are under way while the next one's are made
+  if (unit == 0) {
+    while (finished_ < begun_) finish(buckets_[finished_++]);
+    begun_ = finished_ = 0;
+  }
+}
+
+void Trained::sum() {
+  if (kind_ != Gradients::sliced_by_unit) {
+    while (begun_ < buckets_.size()) start(buckets_[begun_++]);
+    while (finished_ < begun_) finish(buckets_[finished_++]);
+  }
+  begun_ = finished_ = 0;
+  last_ = false;
+}
+
+void Trained::start(Bucket& bucket) const {
+  if (!sliced()) {
+    if (group_.size() > 1) bucket.pending = group_.start_all_reduce(bucket.gradients);
+    return;
+  }
+  const bool alone = bucket.members.size() == 1;  // its slices lie as they have to
+  bucket.rows = alone ? bucket.gradients : at::empty_like(bucket.gradients);
+  for (size_t i = 0; i < bucket.members.size() && !alone; ++i) {
+    const int64_t column = bucket.columns[i], n = bucket.members[i]->master.numel();
+    bucket.rows.view({ranks(), bucket.width})
+        .narrow(1, column, n)
+        .copy_(bucket.gradients.narrow(0, ranks() * column, ranks() * n).view({ranks(), n}));
+  }
+  bucket.got = kind_ == Gradients::sliced_by_unit ? at::empty_like(bucket.mine) : bucket.mine;
+  bucket.pending = group_.start_reduce_scatter(bucket.got, bucket.rows);
+}
+
+void Trained::finish(Bucket& bucket) const {
+  bucket.pending.wait();
+  if (kind_ == Gradients::sliced_by_unit) {
+    bucket.mine.add_(bucket.got);
+    bucket.gradients = at::Tensor();
+    for (const Slice* slice : bucket.members) slice->parameter->grad = at::Tensor();
+  }
+  bucket.rows = bucket.got = at::Tensor();
+}
+
+void Trained::spread() {
+  for (const Bucket& bucket : buckets_) {
+    if (bucket.gradients.defined()) bucket.gradients.zero_();
+    if (kind_ == Gradients::sliced_by_unit) bucket.mine.zero_();
+  }
+  if (kind_ == Gradients::whole) {
+    for (const Slice& slice : slices_) slice.parameter->sync();
+  } else if (kind_ == Gradients::sliced) {
+    spread_values();
+  }
+}
+
+// In the compute type, rounded before they are sent: the same bits as from a whole master copy. One bucket is under way while
+// the one before is put in its place.
+void Trained::spread_values() const {
+  struct Sent {
+    at::Tensor mine, all;
+    dist::Pending pending;
+  };
+  const auto send = [&](const Bucket& bucket) {
+    const auto options = bucket.members.front()->parameter->value.options();
+    Sent sent{at::empty({bucket.width}, options), at::empty({ranks(), bucket.width}, options), {}};
+    for (size_t i = 0; i < bucket.members.size(); ++i) {
+      const Slice& slice = *bucket.members[i];
+      const double factor = slice.parameter->to_value;
+      sent.mine.narrow(0, bucket.columns[i], slice.master.numel())
+          .copy_(factor == 1 ? slice.master : slice.master * factor);
+    }
+    sent.pending = group_.start_all_gather(sent.all, sent.mine);
+    return sent;
+  };
+  Sent next;
+  for (size_t b = 0; b < buckets_.size(); ++b) {
+    Sent now = b == 0 ? send(buckets_[b]) : std::move(next);
+    if (b + 1 < buckets_.size()) next = send(buckets_[b + 1]);
+    now.pending.wait();
+    for (size_t i = 0; i < buckets_[b].members.size(); ++i) {
+      const Slice& slice = *buckets_[b].members[i];
+      const at::Tensor& value = slice.parameter->value;
+      value.copy_(now.all.narrow(1, buckets_[b].columns[i], slice.master.numel())
+                      .reshape({-1})
+                      .narrow(0, 0, value.numel())
+                      .view(value.sizes()));
+    }
+  }
+}
+
+at::Tensor Trained::whole(const at::Tensor& slice, at::IntArrayRef shape) const {
+  at::Tensor all = slice;
+  if (sliced()) {
+    all = at::empty({ranks() * slice.numel()}, slice.options());
+    group_.all_gather(all, slice);
+  }
+  return all.narrow(0, 0, c10::multiply_integers(shape)).view(shape);
+}
+
+}  // namespace longlora::train
