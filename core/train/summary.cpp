@@ -57,8 +57,11 @@ void print_summary(const Setup& setup, int64_t resumed_step, const dist::Launch&
   log::info("  a step     {} sequences, {} tokens, in micro-batches of {}", r.batch.sequences,
             format_count(static_cast<double>(r.batch.sequences * r.context.length)), r.batch.micro);
   if (!launch.alone()) {
-    log::info("  ranks      {}, {} of them on this machine; {} sequences of a step each", launch.size,
-              launch.local_size,
+    const char* cut = setup.shard == Shard::none        ? ""
+                      : setup.shard == Shard::optimizer ? "; the optimizer is cut up over them"
+                                                        : "; the model is cut up over them";
+    log::info("  ranks      {}, {} of them on this machine{}; {} sequences of a step each", launch.size,
+              launch.local_size, cut,
               r.batch.sequences % launch.size == 0
                   ? fmt::format("{}", r.batch.sequences / launch.size)
                   : fmt::format("{} or {}", r.batch.sequences / launch.size, r.batch.sequences / launch.size + 1));
