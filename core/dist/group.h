@@ -11,6 +11,7 @@
 #include <memory>
 #include <span>
 
+#include "core/base/range.h"
 #include "core/dist/activity.h"
 #include "core/dist/store.h"
 
@@ -30,11 +31,8 @@ struct Message {
   int peer;
 };
 
-// The ranks [begin, end) of `total` things that are `rank`'s: contiguous, the first ones get one more where it is uneven.
-struct Share {
-  int64_t begin, end;
-  [[nodiscard]] int64_t size() const { return end - begin; }
-};
+// Those of `total` things that are `rank`'s: contiguous, the first ones get one more where it is uneven.
+using Share = Range;
 [[nodiscard]] Share share_of(int64_t total, int rank, int size);
 
 class Group;

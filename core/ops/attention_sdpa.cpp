@@ -9,7 +9,7 @@ namespace {
 
 // The keys of every query head of the batch.
 at::Tensor expanded_keys(const at::Tensor& x, const Batch& b) {
-  return key_view(x, b).expand({b.count, b.heads.heads, b.length, x.size(2)});
+  return key_view(x, b).expand({b.count, b.heads.size(), b.length, x.size(2)});
 }
 
 void forward_cpu(const AttentionForward& a) {
@@ -48,26 +48,27 @@ void backward_cpu(const AttentionBackward& a) {
   }
 }
 
-// What LibTorch's variable-length kernels take at once: heads of one half and its segments.
+// What LibTorch's variable-length kernels take: a section of the heads and its segments.
 struct Piece {
-  HeadPiece heads;
+  HeadSection section;
   at::Tensor boundaries;  // [segments + 1] int32 on the device
   int64_t longest;
 };
 
 std::vector<Piece> pieces(const GroupPlan& plan, const at::Device& device) {
   std::vector<Piece> result;
-  for (const HeadRange& range : head_ranges(plan)) {
+  for (const HeadSection& section : head_sections(plan)) {
     int64_t longest = 0;
-    for (size_t s = 0; s + 1 < range.boundaries.size(); ++s) {
-      longest = std::max(longest, range.boundaries[s + 1] - range.boundaries[s]);
+    for (size_t s = 0; s + 1 < section.boundaries.size(); ++s) {
+      longest = std::max(longest, section.boundaries[s + 1] - section.boundaries[s]);
     }
-    const at::Tensor boundaries = at::tensor(range.boundaries, at::kInt).to(device, /*non_blocking=*/true);
-    for (const HeadPiece& heads : head_pieces(plan, range, /*several=*/true)) {
-      result.push_back({heads, boundaries, longest});
-    }
+    result.push_back({section, at::tensor(section.boundaries, at::kInt).to(device, /*non_blocking=*/true), longest});
   }
   return result;
+}
+
+at::Tensor of_heads(const at::Tensor& x, int64_t dim, const Range& heads) {
+  return x.narrow(dim, heads.begin, heads.size());
 }
 
 std::optional<int64_t> look_back(const GroupPlan& plan) {
@@ -77,11 +78,11 @@ std::optional<int64_t> look_back(const GroupPlan& plan) {
 void forward_cuda(const AttentionForward& a) {
   for (const auto& [p, boundaries, longest] : pieces(a.plan, a.q.device())) {
     const auto result = at::_flash_attention_forward(
-        a.q.narrow(1, p.head, p.heads), a.k.narrow(1, p.kv, p.kv_heads), a.v.narrow(1, p.kv, p.kv_heads), boundaries,
-        boundaries, longest, longest, 0.0, /*is_causal=*/true, /*return_debug_mask=*/false,
+        of_heads(a.q, 1, p.heads), of_heads(a.k, 1, p.kv_heads), of_heads(a.v, 1, p.kv_heads), boundaries, boundaries,
+        longest, longest, 0.0, /*is_causal=*/true, /*return_debug_mask=*/false,
         /*scale=*/std::nullopt, look_back(a.plan), look_back(a.plan) ? std::optional<int64_t>(0) : std::nullopt);
-    a.out.narrow(1, p.head, p.heads).copy_(std::get<0>(result));
-    a.lse.narrow(0, p.head, p.heads).copy_(std::get<1>(result));
+    of_heads(a.out, 1, p.heads).copy_(std::get<0>(result));
+    of_heads(a.lse, 0, p.heads).copy_(std::get<1>(result));
   }
 }
 
@@ -94,13 +95,13 @@ void backward_cuda(const AttentionBackward& a) {
   const at::Tensor no_dropout = at::empty({2}, a.q.options().dtype(at::kLong));
   for (const auto& [p, boundaries, longest] : pieces(a.plan, a.q.device())) {
     const auto [dq, dk, dv] = at::_flash_attention_backward(
-        a.dout.narrow(1, p.head, p.heads), a.q.narrow(1, p.head, p.heads), a.k.narrow(1, p.kv, p.kv_heads),
-        a.v.narrow(1, p.kv, p.kv_heads), a.out.narrow(1, p.head, p.heads),
-        a.lse.narrow(0, p.head, p.heads).contiguous(), boundaries, boundaries, longest, longest, 0.0,
+        of_heads(a.dout, 1, p.heads), of_heads(a.q, 1, p.heads), of_heads(a.k, 1, p.kv_heads),
+        of_heads(a.v, 1, p.kv_heads), of_heads(a.out, 1, p.heads), of_heads(a.lse, 0, p.heads).contiguous(), boundaries,
+        boundaries, longest, longest, 0.0,
         /*is_causal=*/true, no_dropout, no_dropout, /*scale=*/std::nullopt, look_back(a.plan),
         look_back(a.plan) ? std::optional<int64_t>(0) : std::nullopt);
-    a.dq.narrow(1, p.head, p.heads).copy_(dq);
-    const at::Tensor to_k = a.dk.narrow(1, p.kv, p.kv_heads), to_v = a.dv.narrow(1, p.kv, p.kv_heads);
+    of_heads(a.dq, 1, p.heads).copy_(dq);
+    const at::Tensor to_k = of_heads(a.dk, 1, p.kv_heads), to_v = of_heads(a.dv, 1, p.kv_heads);
     if (shared) {
       to_k.add_(dk);
       to_v.add_(dv);

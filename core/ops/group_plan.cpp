@@ -1,5 +1,7 @@
 #include "core/ops/group_plan.h"
 
+#include <algorithm>
+
 #include "core/base/error.h"
 
 namespace longlora::ops {
@@ -40,6 +42,23 @@ GroupPlan GroupPlan::s2(std::span<const int64_t> documents, int64_t group, int64
   const int64_t plain = kv_heads % 2 == 0 ? heads / 2 : (heads + 1) / 2;
   return {documents.back(), heads, kv_heads, plain, cut(documents, group, group), cut(documents, group / 2, group),
           window,           {}};
+}
+
+std::vector<HeadSection> head_sections(const GroupPlan& plan) {
+  const int64_t ratio = plan.heads / plan.kv_heads;
+  std::vector<HeadSection> sections;
+  const auto add = [&](int64_t head, int64_t end, const std::vector<int64_t>& boundaries) {
+    while (head < end) {
+      const bool whole = head % ratio == 0 && end - head >= ratio;
+      const int64_t next = whole ? end - (end - head) % ratio : std::min((head / ratio + 1) * ratio, end);
+      sections.push_back({{head, next}, {head / ratio, (next + ratio - 1) / ratio}, boundaries});
+      head = next;
+    }
+  };
+  const int64_t plain = plan.uniform() ? plan.heads : plan.plain_heads;
+  add(0, plain, plan.plain);
+  add(plain, plan.heads, plan.shifted);
+  return sections;
 }
 
 }  // namespace longlora::ops

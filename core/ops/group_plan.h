@@ -16,6 +16,8 @@
 #include <span>
 #include <vector>
 
+#include "core/base/range.h"
+
 namespace longlora::ops {
 
 namespace cuda_attention {
@@ -43,5 +45,14 @@ struct GroupPlan {
   static GroupPlan s2(std::span<const int64_t> documents, int64_t group, int64_t heads, int64_t kv_heads,
                       int64_t window = 0);
 };
+
+// Query heads with one cut of the tokens, each of their KV heads read by the same number of them.
+struct HeadSection {
+  Range heads, kv_heads;
+  const std::vector<int64_t>& boundaries;  // the plan's
+};
+
+// The plan's halves, a half that begins or ends inside the query heads of a KV head cut there.
+[[nodiscard]] std::vector<HeadSection> head_sections(const GroupPlan& plan);
 
 }  // namespace longlora::ops

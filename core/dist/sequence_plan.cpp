@@ -1,0 +1,135 @@
+#include "core/dist/sequence_plan.h"
+
+#include <algorithm>
+
+#include "core/base/error.h"
+#include "core/dist/group.h"
+
+namespace longlora::dist {
+namespace {
+
+using Pieces = std::vector<Range>;
+using Sections = std::vector<ops::HeadSection>;
+
+// The segment that a token is in.
+Range segment_of(int64_t token, const std::vector<int64_t>& boundaries) {
+  const auto next = std::upper_bound(boundaries.begin(), boundaries.end(), token);
+  return {*(next - 1), *next};
+}
+
+// Tokens of piece `p`, as rows.
+Range rows_of(const Pieces& pieces, size_t p, const Range& tokens) {
+  int64_t row = 0;
+  for (size_t before = 0; before < p; ++before) row += pieces[before].size();
+  return {row + tokens.begin - pieces[p].begin, row + tokens.end - pieces[p].begin};
+}
+
+// Every segment cut to the pieces, in rows.
+std::vector<int64_t> clip(const std::vector<int64_t>& boundaries, const Pieces& pieces) {
+  std::vector<int64_t> rows = {0};
+  for (const Range& piece : pieces) {
+    const int64_t row = rows.back();
+    for (auto at = std::upper_bound(boundaries.begin(), boundaries.end(), piece.begin); *at < piece.end; ++at)
+      rows.push_back(row + *at - piece.begin);
+    rows.push_back(row + piece.size());
+  }
+  return rows;
+}
+
+struct Loan {
+  std::vector<Keys> keys;
+  std::vector<Rectangle> rectangles;
+};
+
+// What the queries of `reader` need of the keys of `owner`, in the owner's rows.
+Loan loan(const Sections& sections, const Pieces& reader, const Pieces& owner) {
+  Loan result;
+  for (size_t o = 0; o < owner.size(); ++o) {
+    for (size_t s = 0; s < sections.size(); ++s) {
+      const int64_t end = owner[o].end;
+      int64_t first = end;  // of the tokens needed
+      std::vector<std::pair<size_t, int64_t>> readers;
+      for (size_t r = 0; r < reader.size(); ++r) {
+        if (reader[r].begin < end) continue;
+        const int64_t begin = std::max(segment_of(reader[r].begin, sections[s].boundaries).begin, owner[o].begin);
+        if (begin >= end) continue;
+        readers.emplace_back(r * sections.size() + s, begin);
+        first = std::min(first, begin);
+      }
+      for (const auto& [slot, begin] : readers)
+        result.rectangles.push_back({.slot = slot, .key = result.keys.size(), .skip = begin - first});
+      if (readers.empty()) continue;
+      result.keys.push_back(
+          {.rows = rows_of(owner, o, {first, end}), .kv_heads = sections[s].kv_heads, .slot = o * sections.size() + s});
+    }
+  }
+  return result;
+}
+
+int64_t numbers(const std::vector<Keys>& keys) {
+  int64_t sum = 0;
+  for (const Keys& k : keys) sum += 2 * k.numbers();  // keys and values
+  return sum;
+}
+
+}  // namespace
+
+std::vector<Range> pieces_of(Layout layout, int64_t tokens, int rank, int size) {
+  if (layout == Layout::contiguous) return {share_of(tokens, rank, size)};
+  return {share_of(tokens, rank, 2 * size), share_of(tokens, 2 * size - 1 - rank, 2 * size)};
+}
+
+int64_t SequencePlan::sent_forward(int64_t head_dim) const {
+  int64_t sum = 0;
+  for (size_t k = 1; k < steps.size(); ++k) sum += numbers(steps[k].send);
+  return sum * head_dim;
+}
+
+int64_t SequencePlan::sent_backward(int64_t head_dim) const {
+  int64_t sum = 0;
+  for (size_t k = 1; k < steps.size(); ++k) sum += numbers(steps[k].send) + numbers(steps[k].receive);
+  return sum * head_dim;
+}
+
+SequencePlan plan_sequence(const ops::GroupPlan& plan, Layout layout, int rank, int size) {
+  if (plan.window > 0) fail("a sequence with a sliding window is not shared out over ranks");
+  if (plan.tokens < 2 * size) fail("{} tokens are too few for {} ranks", plan.tokens, size);
+  const Sections sections = head_sections(plan);
+  const auto pieces = [&](int of) { return pieces_of(layout, plan.tokens, of, size); };
+  SequencePlan result;
+  result.pieces = pieces(rank);
+  const Pieces& mine = result.pieces;
+  const std::vector<int64_t> plain = clip(plan.plain, mine);
+  result.local = {.tokens = plain.back(),
+                  .heads = plan.heads,
+                  .kv_heads = plan.kv_heads,
+                  .plain_heads = plan.plain_heads,
+                  .plain = plain,
+                  .shifted = clip(plan.shifted, mine)};
+  for (size_t p = 0; p < mine.size(); ++p) {
+    for (const ops::HeadSection& section : sections) {
+      const Range segment = segment_of(mine[p].begin, section.boundaries);
+      const bool reaches_back = segment.begin < mine[p].begin;
+      const Range tokens = {mine[p].begin, reaches_back ? std::min(segment.end, mine[p].end) : mine[p].begin};
+      result.queries.push_back({.rows = rows_of(mine, p, tokens), .heads = section.heads});
+      const Range none = rows_of(mine, p, {mine[p].end, mine[p].end});
+      result.lent.push_back({.rows = none, .kv_heads = section.kv_heads, .slot = result.lent.size()});
+    }
+  }
+  for (int k = 0; k < size; ++k) {
+    const int to = (rank + k) % size, from = (rank + size - k) % size;
+    Loan in = loan(sections, mine, pieces(from)), out = loan(sections, pieces(to), mine);
+    for (const Keys& keys : out.keys) {
+      int64_t& begin = result.lent[keys.slot].rows.begin;
+      begin = std::min(begin, keys.rows.begin);
+    }
+    result.steps.push_back({.to = to,
+                            .from = from,
+                            .send = std::move(out.keys),
+                            .receive = std::move(in.keys),
+                            .compute = std::move(in.rectangles)});
+  }
+  return result;
+}
+
+}  // namespace longlora::dist
