@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/base/error.h"
+#include "core/dist/sequence_attention.h"
 #include "core/ops/attention_past.h"
 #include "core/ops/rmsnorm.h"
 #include "core/ops/swiglu.h"
@@ -72,6 +73,11 @@ at::Tensor Layer::rotated_qkv(const at::Tensor& h1, const Pass& pass) const {
   return qkv;
 }
 
+ops::AttentionResult Layer::attend(const Heads& x, const Pass& pass) {
+  if (pass.sequence == nullptr) return ops::attention_forward(x.q, x.k, x.v, pass.plan, pass.backend);
+  return dist::sequence_attention_forward(x.q, x.k, x.v, pass.share, *pass.sequence, pass.backend);
+}
+
 at::Tensor Layer::mlp_output(const at::Tensor& mid, const at::Tensor& gate_up, const ops::Dropout& drop) const {
   return down_proj_.forward(ops::swiglu_forward(gate_up), drop).add_(mid);
 }
@@ -80,7 +86,7 @@ at::Tensor Layer::forward(const at::Tensor& x, const Pass& pass, Recompute polic
   const ops::Dropout& drop = pass.dropout;
   const at::Tensor qkv = rotated_qkv(ops::rmsnorm_forward(x, input_norm_.value, eps_).y, pass);
   const Heads heads = split(qkv);
-  const ops::AttentionResult attention = ops::attention_forward(heads.q, heads.k, heads.v, pass.plan, pass.backend);
+  const ops::AttentionResult attention = attend(heads, pass);
   const at::Tensor mid = o_proj_.forward(merged(attention.out), drop).add_(x);
   const at::Tensor gate_up = gate_up_proj_.forward(ops::rmsnorm_forward(mid, post_norm_.value, eps_).y, drop);
   if (saved != nullptr) {
@@ -103,7 +109,7 @@ at::Tensor Layer::backward(const at::Tensor& dy, Saved& saved, const Pass& pass)
   if (!saved.qkv.defined()) saved.qkv = rotated_qkv(ops::rmsnorm_forward(saved.x, input_norm_.value, eps_).y, pass);
   if (!saved.out.defined()) {
     const Heads heads = split(saved.qkv);
-    const ops::AttentionResult attention = ops::attention_forward(heads.q, heads.k, heads.v, pass.plan, pass.backend);
+    const ops::AttentionResult attention = attend(heads, pass);
     saved.out = attention.out;
     saved.lse = attention.lse;
   }
@@ -132,8 +138,13 @@ at::Tensor Layer::attention_backward(const at::Tensor& dmid, Saved& saved, const
   const at::Tensor dout = o_proj_.input_gradient(dmid, drop).view({dmid.size(0), heads_, head_dim_});
   const at::Tensor dqkv = at::empty_like(saved.qkv);
   const Heads heads = split(saved.qkv), d = split(dqkv);
-  ops::attention_backward(dout, heads.q, heads.k, heads.v, {saved.out, saved.lse}, pass.plan, d.q, d.k, d.v,
-                          pass.backend);
+  const ops::AttentionResult attention{saved.out, saved.lse};
+  if (pass.sequence == nullptr) {
+    ops::attention_backward(dout, heads.q, heads.k, heads.v, attention, pass.plan, d.q, d.k, d.v, pass.backend);
+  } else {
+    dist::sequence_attention_backward(dout, heads.q, heads.k, heads.v, attention, pass.share, *pass.sequence, d.q, d.k,
+                                      d.v, pass.backend);
+  }
   ops::rotate_in_place(dqkv, heads_ + kv_heads_, head_dim_, pass.positions, pass.rotary, true);
   const ops::RmsNormed h1 = ops::rmsnorm_forward(saved.x, input_norm_.value, eps_);
   if (qkv_proj_.trains()) qkv_proj_.accumulate(dqkv, h1.y, drop);

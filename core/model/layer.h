@@ -13,12 +13,17 @@
 #include <string>
 #include <vector>
 
+#include "core/dist/sequence_plan.h"
 #include "core/model/config.h"
 #include "core/model/linear.h"
 #include "core/ops/attention.h"
 #include "core/ops/dropout.h"
 #include "core/ops/group_plan.h"
 #include "core/ops/rotary.h"
+
+namespace longlora::dist {
+class Group;
+}
 
 namespace longlora::model {
 
@@ -37,6 +42,9 @@ struct Pass {
   ops::RotaryTable rotary;
   ops::AttentionBackend backend = ops::AttentionBackend::automatic;
   ops::Dropout dropout;  // changes with step and micro-batch
+  // Where several ranks share the tokens: T are this rank's, `plan` is of all.
+  dist::Group* sequence = nullptr;
+  dist::SequencePlan share = {};
 };
 
 // What a layer leaves for its backward pass; undefined tensors are computed again. [T, ...] in the compute
@@ -77,6 +85,7 @@ class Layer {
     at::Tensor q, k, v;  // views of one stacked buffer: [T, heads, head_dim], [T, kv_heads, head_dim] twice
   };
   [[nodiscard]] Heads split(const at::Tensor& qkv) const;
+  [[nodiscard]] static ops::AttentionResult attend(const Heads& x, const Pass& pass);
   [[nodiscard]] at::Tensor rotated_qkv(const at::Tensor& h1, const Pass& pass) const;
   [[nodiscard]] at::Tensor merged(const at::Tensor& out) const;  // [T, heads, head_dim] -> [T, heads * head_dim]
   // y = mid + down(swiglu(gate_up)), gate_up given

@@ -112,7 +112,9 @@ std::vector<Parameter*> Linear::parameters() {
 // Every stack of projections draws a mask of its own, in the backward pass again instead of keeping it.
 at::Tensor Linear::dropped(const at::Tensor& x, const ops::Dropout& drop) const {
   if (dropout_ == 0 || drop.seed == 0) return x;
-  return ops::dropout(x, dropout_, {derive_seed(drop.seed, {name_hash(parts_.front().name)}) | 1, drop.first_token});
+  ops::Dropout own = drop;
+  own.seed = derive_seed(drop.seed, {name_hash(parts_.front().name)}) | 1;
+  return ops::dropout(x, dropout_, own);
 }
 
 }  // namespace longlora::model

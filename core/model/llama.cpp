@@ -2,6 +2,7 @@
 
 #include "core/base/error.h"
 #include "core/base/random.h"
+#include "core/dist/group.h"
 #include "core/model/memory.h"
 #include "core/model/random_tensor.h"
 #include "core/model/rope.h"
@@ -267,6 +268,13 @@ Pass Llama::make_pass(const data::Batch& batch, const AttentionPattern& pattern,
   pass.rotary = rotary_table(batch.length);
   pass.backend = pattern.backend;
   pass.dropout = dropout;
+  pass.dropout.pieces = batch.pieces;
+  if (pattern.sequence != nullptr) {
+    pass.sequence = pattern.sequence;
+    pass.share = dist::plan_sequence(pass.plan, dist::layout_of(pattern.group > 0), pass.sequence->rank(),
+                                     pass.sequence->size());
+    if (batch.pieces != pass.share.pieces) fail("the batch is cut otherwise than its ranks attend");
+  }
   return pass;
 }
 

@@ -20,6 +20,8 @@ namespace longlora::model {
 struct AttentionPattern {
   int64_t group = 0;  // S2-Attn group in tokens; 0: full attention
   ops::AttentionBackend backend = ops::AttentionBackend::automatic;
+  // Ranks that share the batch, each with its pieces of it (dist::pieces_of, dist::layout_of); null: none.
+  dist::Group* sequence = nullptr;
 };
 
 struct KvCache {

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <limits>
 
+#include "core/ops/attention_block.h"
+
 namespace longlora::ops {
 
 void join_past(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t window, at::Tensor& out,
@@ -13,8 +15,10 @@ void join_past(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, in
   const double scale = 1 / std::sqrt(static_cast<double>(q.size(2)));
   for (int64_t h = 0; h < kv_heads; ++h) {
     const at::Tensor queries = q.narrow(1, h * group, group).transpose(0, 1).to(type);  // [group, n, D]
-    at::Tensor joined = out.narrow(1, h * group, group).transpose(0, 1).to(type);
-    at::Tensor weight = lse.narrow(0, h * group, group).to(type);  // [group, n]
+    const at::Tensor joined =
+        out.narrow(1, h * group, group).transpose(0, 1).to(type, /*non_blocking=*/false, /*copy=*/true);
+    const at::Tensor weight =
+        lse.narrow(0, h * group, group).to(type, /*non_blocking=*/false, /*copy=*/true);  // [group, n]
     for (int64_t first = 0; first < past; first += kBlock) {
       const int64_t size = std::min(kBlock, past - first);
       const at::Tensor keys = k.narrow(0, first, size).select(1, h).to(type),
@@ -25,10 +29,9 @@ void join_past(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, in
         const at::Tensor far = (i - at::arange(size, q.options().dtype(at::kLong))).ge(window);
         scores.masked_fill_(far, -std::numeric_limits<double>::infinity());
       }
-      const at::Tensor other = scores.logsumexp(-1);  // minus infinity where the window reaches none of these keys
-      const at::Tensor both = at::logaddexp(weight, other);
-      joined = joined * (weight - both).exp().unsqueeze(-1) + at::matmul((scores - both.unsqueeze(-1)).exp(), values);
-      weight = both;
+      // The log-sum-exp is minus infinity where the window reaches none of these keys.
+      join_softmax(joined, weight, scores.logsumexp(-1));
+      joined.add_(at::matmul((scores - weight.unsqueeze(-1)).exp(), values));
     }
     out.narrow(1, h * group, group).copy_(joined.transpose(0, 1));
     lse.narrow(0, h * group, group).copy_(weight);

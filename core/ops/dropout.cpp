@@ -40,6 +40,15 @@ at::Tensor mask_by_tensors(const at::Tensor& x, int64_t threshold, const Dropout
 
 at::Tensor dropout(const at::Tensor& x, double p, const Dropout& stream) {
   if (p == 0 || stream.seed == 0) return x;
+  if (!stream.pieces.empty()) {
+    std::vector<at::Tensor> parts;
+    int64_t row = 0;
+    for (const Range& piece : stream.pieces) {
+      parts.push_back(dropout(x.narrow(0, row, piece.size()), p, {stream.seed, stream.first_token + piece.begin}));
+      row += piece.size();
+    }
+    return parts.size() == 1 ? parts.front() : at::cat(parts);
+  }
   if (const auto type = cuda_element(x)) {
     const CudaCall call(x);
     const at::Tensor y = at::empty(x.sizes(), x.options());

@@ -5,13 +5,17 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <vector>
+
+#include "core/base/range.h"
 
 namespace longlora::ops {
 
 // The stream of one step; a user of it derives a seed of its own. Seed 0: nothing is dropped (evaluation).
 struct Dropout {
   uint64_t seed = 0;
-  int64_t first_token = 0;  // of this micro-batch in the global step
+  int64_t first_token = 0;         // of this micro-batch in the global step
+  std::vector<Range> pieces = {};  // the tokens of the micro-batch that the rows are; none: all of them
 };
 
 // x [T, d] contiguous -> [T, d]. 0 <= p < 1.

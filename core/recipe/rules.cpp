@@ -129,7 +129,6 @@ Broken not_yet(const Recipe& r) {
   refuse(r.model.quantize != "none", "model.quantize", "none");
   refuse(r.model.dtype == "float16", "model.dtype",
          "bfloat16 or float32 in training (float16 would need loss scaling)");
-  refuse(r.parallel.sequence > 1, "parallel.sequence", "1");
   refuse(r.memory.offload != "none", "memory.offload", "none");
   return out;
 }

@@ -116,6 +116,23 @@ std::shared_ptr<const data::Rows> open_rows(const recipe::Recipe& recipe, const 
   return std::make_shared<data::Rows>(source, packing, recipe.context.length, pad_id(tokenizer), name);
 }
 
+// Whether the ranks of a sequence group can share a row.
+void check_sequence(const recipe::Recipe& recipe, const model::Config& config) {
+  const int64_t ranks = recipe.parallel.sequence;
+  if (ranks == 1) return;
+  if (config.sliding_window > 0) {
+    usage_error(
+        "parallel.sequence {}: this model attends within a sliding window of {} tokens, and a row with a window cannot "
+        "be "
+        "shared out; give parallel.sequence=1",
+        ranks, config.sliding_window);
+  }
+  if (recipe.context.length < 2 * ranks) {
+    usage_error("parallel.sequence {}: a row of {} tokens (context.length) is too short for it; at least {} are needed",
+                ranks, recipe.context.length, 2 * ranks);
+  }
+}
+
 }  // namespace
 
 int64_t group_of(const recipe::Recipe& recipe) {
@@ -166,6 +183,7 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job) 
   const recipe::Recipe& recipe = setup.recipe;
   const model::Config& config = setup.extension.config;
 
+  check_sequence(recipe, config);
   const auto rows_of = [&](const std::vector<std::string>& patterns, const std::string& name) {
     if (use == recipe::Use::sft) return open_conversations(recipe, start, name);
     return open_rows(recipe, patterns, start.tokenizer.get(), config, name);

@@ -7,7 +7,7 @@
 namespace longlora::train {
 
 void LossSum::add(const data::Batch& batch, const float* losses) {
-  for (int64_t i = 0; i < batch.size(); ++i) {
+  for (size_t i = 0; i < batch.targets.size(); ++i) {
     if (batch.targets[i] == data::kIgnore) continue;
     const auto bucket = static_cast<size_t>(batch.positions[i] * static_cast<int64_t>(kBuckets) / batch.length);
     total_ += static_cast<double>(losses[i]);

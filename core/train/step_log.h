@@ -18,7 +18,7 @@ class LossSum {
  public:
   static constexpr size_t kBuckets = 8;  // equal shares of the context length
 
-  // `losses` [T] of the batch, 0 where there is no target.
+  // `losses` of the batch's tokens (of its pieces, if it has some), 0 where there is no target.
   void add(const data::Batch& batch, const float* losses);
   [[nodiscard]] double total() const { return total_; }
   [[nodiscard]] double mean() const { return count_ > 0 ? total_ / static_cast<double>(count_) : 0; }

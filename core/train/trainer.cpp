@@ -107,17 +107,19 @@ class Trainer {
 
   // The loss is the sum over tokens divided by the number of targets of the whole step, so that it does not depend on
   // how the step is cut into micro-batches and ranks.
-  // `batches` are this rank's share of the step's rows; `rows` are the numbers of all of them in the data, for messages.
-  StepRecord step(const std::vector<data::Batch>& batches, dist::Share share, std::span<const int64_t> rows,
+  // `wholes` are this rank's share of the step's rows (of each it works on its pieces); `rows` are the numbers of all of
+  // them in the data, for messages.
+  StepRecord step(const std::vector<data::Batch>& wholes, dist::Share share, std::span<const int64_t> rows,
                   int64_t step) {
     const auto start = Clock::now();
     const recipe::Recipe& recipe = setup_.recipe;
+    const model::AttentionPattern pattern = pattern_of(setup_.grouped(step) ? setup_.group() : 0);
     int64_t targets = 0;
+    std::vector<data::Batch> batches;
+    for (const data::Batch& whole : wholes) batches.push_back(own_part(whole, pattern));
     for (const data::Batch& batch : batches) targets += batch.target_count();
     targets = sum_over_ranks(job_.group(), targets);
     const int64_t tokens = recipe.batch.sequences * recipe.context.length;
-    const model::AttentionPattern pattern{.group = setup_.grouped(step) ? setup_.group() : 0,
-                                          .backend = ops::parse_backend(recipe.attention.backend)};
     const double scale = 1.0 / static_cast<double>(std::max<int64_t>(1, targets));
     StepRecord record{.step = step + 1,
                       .loss = {},
@@ -164,12 +166,12 @@ class Trainer {
   [[nodiscard]] double validate() const {
     job_.activity().enter("validation");
     LossSum sum;
-    const auto rank = static_cast<size_t>(job_.group().rank()), ranks = static_cast<size_t>(job_.group().size());
-    for (size_t first = 0; first < setup_.validation.size(); first += ranks) {
-      const bool none = first + rank >= setup_.validation.size();
+    const model::AttentionPattern pattern = pattern_of(0);
+    const auto share = static_cast<size_t>(job_.place().data), shares = static_cast<size_t>(job_.place().data_size);
+    for (size_t first = 0; first < setup_.validation.size(); first += shares) {
+      const bool none = first + share >= setup_.validation.size();
       if (none && setup_.weights == nullptr) break;
-      const data::Batch& batch = setup_.validation[none ? first : first + rank];
-      const model::AttentionPattern pattern{.group = 0, .backend = ops::parse_backend(setup_.recipe.attention.backend)};
+      const data::Batch batch = own_part(setup_.validation[none ? first : first + share], pattern);
       const at::Tensor losses = setup_.llama->token_losses(batch, pattern).to(at::kCPU, at::kFloat).contiguous();
       if (!none) sum.add(batch, losses.data_ptr<float>());
     }
@@ -185,6 +187,20 @@ class Trainer {
     const recipe::Batch& batch = setup_.recipe.batch;
     const int64_t most = dist::share_of(batch.sequences, 0, job_.place().data_size).size();
     return static_cast<size_t>((most + batch.micro - 1) / batch.micro);
+  }
+
+  [[nodiscard]] model::AttentionPattern pattern_of(int64_t group) const {
+    return {.group = group,
+            .backend = ops::parse_backend(setup_.recipe.attention.backend),
+            .sequence = job_.place().sequence_size > 1 ? &job_.sequence_group() : nullptr};
+  }
+
+  // What this rank has of a batch that attends so.
+  [[nodiscard]] data::Batch own_part(const data::Batch& batch, const model::AttentionPattern& pattern) const {
+    const dist::Place& place = job_.place();
+    if (pattern.sequence == nullptr) return batch;
+    return data::cut(
+        batch, dist::pieces_of(dist::layout_of(pattern.group > 0), batch.size(), place.sequence, place.sequence_size));
   }
 
   [[noreturn]] static void not_finite(const char* what, int64_t step, std::span<const int64_t> rows) {
@@ -237,8 +253,9 @@ Exit train(const recipe::Recipe& recipe, bool resume, recipe::Use use) {
 Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use, dist::Job& job) {
   const dist::Place place = dist::place_of(job.launch(), asked.parallel.sequence);
   if (asked.batch.sequences < place.data_size) {
-    usage_error("batch.sequences {}: fewer than the {} ranks, so that some would have nothing to do",
-                asked.batch.sequences, job.launch().size);
+    usage_error("batch.sequences {}: fewer than the {} ranks{}, so that some would have nothing to do",
+                asked.batch.sequences, job.launch().size,
+                place.sequence_size > 1 ? fmt::format(" / parallel.sequence {}", place.sequence_size) : "");
   }
   if (job.first()) open_folder(asked, resume);
   Setup setup = prepare_run(asked, use, job);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """One run on 1, 2, 3 and 4 ranks makes the same steps: LoRA and full, packed documents, grouped-query attention, S2, dropout,
-rows that do not divide. The same number of ranks gives the same bits; another number sums in another order, so it may differ
+rows that do not divide, and ranks that share a row (parallel.sequence), at lengths that do not divide. The same number of ranks gives the same bits; another number sums in another order, so it may differ
 as much as one rank does from itself with other micro-batches (times 3). A rank that is killed ends the job within 10 s with
 what was saved intact, a signal to one rank saves the job, a rank that hangs is named; all resume, on any number of ranks."""
 import array
@@ -70,8 +70,13 @@ def check_same(a: pathlib.Path, b: pathlib.Path) -> None:
     assert weights[0] == weights[1] and log_of(a) == log_of(b), f"{a.name} and {b.name} differ"
 
 
-def compare(name: str, recipe: dict, out: pathlib.Path, numbers: list) -> tuple:
-    """Runs on one rank and on several. Returns how far they may be apart, and their folders by number of ranks."""
+def sharing(recipe: dict, sequence: int) -> dict:
+    return {**recipe, "parallel": {"sequence": sequence}}
+
+
+def compare(name: str, recipe: dict, out: pathlib.Path, numbers: list, shared: list) -> tuple:
+    """Runs on one rank, on several, and on (ranks, of which so many share a row). Returns how far they may be apart, and
+    their folders by number of ranks."""
     folders = {1: run(recipe, out / f"{name}-1", 1)}
     other = json.loads(json.dumps(recipe))
     other["batch"]["micro"] = 4 // recipe["batch"]["micro"]
@@ -81,6 +86,11 @@ def compare(name: str, recipe: dict, out: pathlib.Path, numbers: list) -> tuple:
         folders[ranks] = run(recipe, out / f"{name}-{ranks}", ranks)
         check_near(f"{name}, {ranks} ranks", folders[ranks], folders[1], allowed)
     check_same(run(recipe, out / f"{name}-again", numbers[0]), folders[numbers[0]])
+    for ranks, sequence in shared:
+        folders[ranks, sequence] = run(sharing(recipe, sequence), out / f"{name}-{ranks}-{sequence}", ranks)
+        check_near(f"{name}, {ranks} ranks, {sequence} a row", folders[ranks, sequence], folders[1], allowed)
+    ranks, sequence = shared[0]
+    check_same(run(sharing(recipe, sequence), out / f"{name}-shared-again", ranks), folders[ranks, sequence])
     return allowed, folders
 
 
@@ -106,8 +116,8 @@ def wait_for_step(process: subprocess.Popen, folder: pathlib.Path, step: int) ->
     return False
 
 
-def kill_ranks(recipe: dict, out: pathlib.Path, whole: pathlib.Path, ranks: int, seed: int) -> None:
-    chance, parts, kills = random.Random(seed), out / "killed", 0
+def kill_ranks(recipe: dict, out: pathlib.Path, whole: pathlib.Path, ranks: int, seed: int, wanted: int = 3) -> None:
+    chance, parts, kills = random.Random(seed), out / f"killed-{wanted}", 0
     steps = recipe["schedule"]["steps"]
     for life in range(40):
         saved = list(parts.glob("step-*"))
@@ -117,7 +127,7 @@ def kill_ranks(recipe: dict, out: pathlib.Path, whole: pathlib.Path, ranks: int,
         process = start(recipe, parts, ranks, *(["--resume"] if saved else []))
         newest = max((int(folder.name.removeprefix("step-")) for folder in saved), default=0)
         victim = chance.randrange(ranks)
-        if kills < 3 and wait_for_step(process, parts, min(newest + chance.randint(1, 4), steps - 1)):
+        if kills < wanted and wait_for_step(process, parts, min(newest + chance.randint(1, 4), steps - 1)):
             time.sleep(chance.uniform(0, 0.05))
             killed = time.monotonic()
             try:
@@ -132,11 +142,11 @@ def kill_ranks(recipe: dict, out: pathlib.Path, whole: pathlib.Path, ranks: int,
         else:
             errors = process.communicate()[1]
             assert process.returncode == 0, f"seed {seed}: {errors}"
-        if process.returncode == 0 and kills >= 3:
+        if process.returncode == 0 and kills >= wanted:
             break
         if process.returncode == 0:  # it was over before the rank was killed: once more
             shutil.rmtree(parts)
-    assert kills >= 3, f"seed {seed}: {kills} kills in {life + 1} lives"
+    assert kills >= wanted, f"seed {seed}: {kills} kills in {life + 1} lives"
     check_same(parts, whole)
     print(f"  {kills} ranks killed (seed {seed}): same weights, same log")
 
@@ -218,9 +228,9 @@ def recipes(out: pathlib.Path) -> tuple:
               "schedule": {"type": "cosine", "warmup_steps": 2, "steps": 10},
               "checkpoint": {"dir": "@DIR@", "every_steps": 2}}
     full = {**common, "data": {**data, "packing": "documents"}, "model": {"init": str(init), "dtype": "float32"},
-            "context": {"length": 64}, "attention": {"pattern": "full"}, "tune": {"mode": "full"}}
-    lora = {**common, "data": data, "model": {"path": "", "dtype": "float32"},
-            "context": {"length": 256, "rope": {"type": "linear"}}, "attention": {"finish": 0.3},
+            "context": {"length": 61}, "attention": {"pattern": "full"}, "tune": {"mode": "full"}}
+    lora = {**common, "data": {**data, "packing": "documents"}, "model": {"path": "", "dtype": "float32"},
+            "context": {"length": 251, "rope": {"type": "linear"}}, "attention": {"finish": 0.3},
             "tune": {"rank": 4, "alpha": 8, "dropout": 0.1}}
     return full, lora
 
@@ -229,14 +239,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         out = pathlib.Path(temporary)
         full, lora = recipes(out)
-        allowed, folders = compare("full", full, out, [2, 3])
+        allowed, folders = compare("full", full, out, [2, 3], [(2, 2), (4, 4), (4, 2)])
         lora["model"]["path"] = str(folders[1] / "final")
-        allowed, folders = compare("lora", lora, out, [2, 4])
+        allowed, folders = compare("lora", lora, out, [2, 4], [(2, 2), (4, 4), (4, 2)])
         stop_one(lora, out, folders, allowed)
         kill_ranks(lora, out, folders[2], 2, random.randrange(10**6))
+        kill_ranks(sharing(lora, 2), out, folders[2, 2], 2, random.randrange(10**6), 1)
         endless = {**lora, "schedule": {"type": "cosine", "steps": 10**6}, "eval": {}}
         hang(endless, out)
         by_hand(endless, out)
+        too_short = start({**sharing(full, 4), "context": {"length": 7}}, out / "short", 4)
+        assert "a row of 7 tokens" in too_short.communicate()[1] and too_short.returncode == 2
         too_many = start({**lora, "batch": {"sequences": 2, "micro": 1}}, out / "many", 3)
         assert "fewer than the 3 ranks" in too_many.communicate()[1] and too_many.returncode == 2
     print("ranks: passed")

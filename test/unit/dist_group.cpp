@@ -2,16 +2,11 @@
 #include <ATen/ATen.h>
 
 #include <catch2/catch.hpp>
-#include <thread>
 
-#include "core/base/error.h"
-#include "core/dist/job.h"
 #include "test/unit/ranks.h"
 
 namespace longlora {
 namespace {
-
-using namespace std::chrono_literals;
 
 at::Tensor random(int64_t count, int rank, at::ScalarType type) {
   const auto generator = at::make_generator<at::CPUGeneratorImpl>(static_cast<uint64_t>(100 + rank));

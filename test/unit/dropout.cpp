@@ -32,6 +32,9 @@ TEST_CASE("dropout depends on the seed and on the token's place in the step alon
   const at::Tensor whole = ops::dropout(x, 0.3, {.seed = 5, .first_token = 100});
   CHECK(ops::dropout(x.narrow(0, 15, 25).contiguous(), 0.3, {.seed = 5, .first_token = 115})
             .equal(whole.narrow(0, 15, 25)));
+  const at::Tensor pieces = at::cat({x.narrow(0, 5, 10), x.narrow(0, 32, 8)});
+  CHECK(ops::dropout(pieces, 0.3, {.seed = 5, .first_token = 100, .pieces = {{5, 15}, {32, 40}}})
+            .equal(at::cat({whole.narrow(0, 5, 10), whole.narrow(0, 32, 8)})));
   CHECK_FALSE(ops::dropout(x, 0.3, {.seed = 6, .first_token = 100}).equal(whole));
   CHECK(ops::dropout(x, 0.3, {.seed = 0}).equal(x));
   CHECK(ops::dropout(x, 0, {.seed = 5}).equal(x));

@@ -9,9 +9,12 @@
 #include <thread>
 #include <vector>
 
+#include "core/base/error.h"
 #include "core/dist/job.h"
 
 namespace longlora {
+
+using namespace std::chrono_literals;
 
 struct Rank {
   dist::Job& job;
@@ -21,8 +24,7 @@ struct Rank {
 
 // `work` on every rank at once; what a rank throws is returned in its place.
 inline std::vector<std::string> on_ranks(int size, const std::function<void(Rank)>& work,
-                                         std::chrono::milliseconds timeout = std::chrono::seconds(20),
-                                         int64_t sequence_size = 1) {
+                                         std::chrono::milliseconds timeout = 20s, int64_t sequence_size = 1) {
   // c10d's log of operations is one a process and not made for ranks on threads; a size of 0 switches it off.
   ::setenv("TORCH_FR_BUFFER_SIZE", "0", 1);
   const dist::Store table = dist::Store::host();

@@ -250,7 +250,7 @@ r.json: data.train: is empty; name the files to train on
 r.json: checkpoint.dir: is empty; name the folder of the run)");
   const std::vector<std::string> complete = {"model.path=m", "data.train=t", "checkpoint.dir=d"};
   CHECK(mistakes("{}", complete, Use::train).empty());
-  for (const std::string later : {"model.quantize=nf4", "parallel.sequence=2", "memory.offload=model"}) {
+  for (const std::string later : {"model.quantize=nf4", "memory.offload=model"}) {
     auto overrides = complete;
     overrides.push_back(later);
     INFO(later);
