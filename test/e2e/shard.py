@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """What is cut up over the ranks (parallel.shard) gives what one rank gives: optimizer and model, LoRA and full, on 2, 3 and 4
-ranks, as near as one rank is to itself with other micro-batches (times 3); the same run again gives the same bits. Killed at
+ranks, also where two share every row, as near as one rank is to itself with other micro-batches (times 3); the same run again gives the same bits. Killed at
 random steps, a run goes on on another number of ranks, cut up in another way."""
 import json
 import os
@@ -15,8 +15,8 @@ import time
 from ranks import FLOAT32, check_near, check_same, distance, pids, recipes, run, start, wait_for_step
 
 
-def sharded(recipe: dict, shard: str) -> dict:
-    return {**recipe, "parallel": {"shard": shard}}
+def sharded(recipe: dict, shard: str, sequence: int = 1) -> dict:
+    return {**recipe, "parallel": {"shard": shard, "sequence": sequence}}
 
 
 def compare(name: str, recipe: dict, out: pathlib.Path, seed: int) -> pathlib.Path:
@@ -29,6 +29,8 @@ def compare(name: str, recipe: dict, out: pathlib.Path, seed: int) -> pathlib.Pa
             folder = run(sharded(recipe, shard), out / f"{name}-{shard}-{ranks}", ranks)
             check_near(f"{name}, {shard}, {ranks} ranks", folder, whole, allowed)
         check_same(run(sharded(recipe, shard), out / f"{name}-{shard}-again", 3), out / f"{name}-{shard}-3")
+        folder = run(sharded(recipe, shard, 2), out / f"{name}-{shard}-4-2", 4)
+        check_near(f"{name}, {shard}, 4 ranks, 2 a row", folder, whole, allowed)
     change(name, recipe, out / f"{name}-killed", whole, allowed, seed)
     return whole
 
