@@ -18,9 +18,6 @@ namespace {
 
 using train::MemoryPlan, train::Shard, train::Spread, train::StepCost;
 
-constexpr double kUsable =
-    0.95;  // of a GPU's memory: the rest is the CUDA context, libraries and what lies between blocks
-
 std::string bytes(int64_t n) {
   return format_bytes(static_cast<double>(n));
 }
@@ -47,7 +44,9 @@ struct Machine {
   const train::Gpu& gpu;
   int64_t gpus, nodes;
   [[nodiscard]] int64_t ranks() const { return gpus * nodes; }
-  [[nodiscard]] int64_t memory() const { return static_cast<int64_t>(kUsable * static_cast<double>(gpu.memory)); }
+  [[nodiscard]] int64_t memory() const {
+    return static_cast<int64_t>(train::kUsable * static_cast<double>(gpu.memory));
+  }
 };
 
 struct Planned {

@@ -32,6 +32,9 @@ struct Spread {
   Shard shard = Shard::none;
 };
 
+// Of a GPU's free memory: the rest is libraries' own, and lost between blocks.
+inline constexpr double kUsable = 0.95;
+
 // Bytes on one rank.
 struct MemoryPlan {
   int64_t weights = 0;      // values that the kernels read

@@ -194,7 +194,8 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job) 
     const auto rows = rows_of(recipe.data.valid, "data.valid");
     setup.validation = rows->all_rows(recipe.eval.rows, recipe.batch.micro);
   });
-  const int64_t available = model::free_memory(setup.device) / job.launch().local_size;
+  const double share = setup.device.is_cpu() ? 1.0 / job.launch().local_size : kUsable;
+  const auto available = static_cast<int64_t>(share * static_cast<double>(model::free_memory(setup.device)));
   setup.memory = plan_memory(config, recipe, {}, available);
   job.activity().enter("reading the model");
 
