@@ -11,7 +11,7 @@ struct HeadLoss {
 };
 
 // Tokens whose logits exist at a time where nothing else is asked: what 64 MiB hold on a CPU, 2048 on a GPU, whose matrix
-// products are slow with fewer rows (Liger kernel's README: a third of the speed with 512).
+// products want that many rows.
 [[nodiscard]] int64_t head_loss_chunk(const at::Tensor& hidden, int64_t vocab);
 
 // hidden [T, d], head [vocab, d], targets [T] int32 on the CPU (negative: no loss).
