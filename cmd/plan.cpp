@@ -16,7 +16,7 @@
 namespace longlora::cmd {
 namespace {
 
-using train::MemoryPlan, train::Shard, train::Spread, train::StepCost;
+using train::MemoryPlan, train::Shard, train::SpreadPlan, train::StepCost;
 
 std::string bytes(int64_t n) {
   return format_bytes(static_cast<double>(n));
@@ -49,23 +49,8 @@ struct Machine {
   }
 };
 
-struct Planned {
-  Spread spread;
-  MemoryPlan memory;
-};
-
-// parallel.shard auto: the least that fits, as splitting costs traffic; the most where nothing does.
-Planned plan_memory(const model::Config& config, const recipe::Recipe& recipe, const Machine& machine) {
-  Planned planned{{.ranks = machine.ranks(), .sequence = recipe.parallel.sequence, .shard = Shard::none}, {}};
-  for (const Shard shard : {Shard::none, Shard::optimizer, Shard::model}) {
-    const bool asked = recipe.parallel.shard == train::to_string(shard);
-    if (!asked && recipe.parallel.shard != "auto") continue;
-    if (machine.ranks() == 1 && shard != Shard::none && !asked) continue;
-    planned.spread.shard = shard;
-    planned.memory = train::plan_memory(config, recipe, planned.spread, machine.memory());
-    if (planned.memory.fits) break;
-  }
-  return planned;
+SpreadPlan plan_memory(const model::Config& config, const recipe::Recipe& recipe, const Machine& machine) {
+  return train::plan_spread(config, recipe, machine.ranks(), machine.memory());
 }
 
 // The changes of one key that would make it fit.
@@ -126,7 +111,7 @@ nlohmann::ordered_json json_of(const StepCost& c) {
            {{"gradients", c.traffic.gradients}, {"weights", c.traffic.weights}, {"sequence", c.traffic.sequence}}}};
 }
 
-void print_memory(const Planned& planned, const Machine& machine, const std::vector<std::string>& ways) {
+void print_memory(const SpreadPlan& planned, const Machine& machine, const std::vector<std::string>& ways) {
   const MemoryPlan& m = planned.memory;
   fmt::print("\nmemory of a GPU\n");
   const auto row = [](const char* what, int64_t n, const std::string& note) {
@@ -184,7 +169,7 @@ Exit run(const cxxopts::ParseResult& arguments) {
   if (ranks % sequence != 0) usage_error("parallel.sequence {}: does not divide the {} GPUs", sequence, ranks);
   if (recipe.memory.offload != "none") usage_error("plan: memory.offload {}: cannot be planned", recipe.memory.offload);
 
-  const Planned planned = plan_memory(config, recipe, machine);
+  const SpreadPlan planned = plan_memory(config, recipe, machine);
   const MemoryPlan& memory = planned.memory;
   const std::vector<std::string> ways = memory.fits ? std::vector<std::string>{} : remedies(config, recipe, machine);
   const int64_t group = train::group_of(recipe);

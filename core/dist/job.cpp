@@ -64,6 +64,17 @@ void Job::first_then_others(const std::string& name, const std::function<void()>
   if (first()) store_->set("done/" + name, "1");
 }
 
+std::string Job::of_first(const std::string& name, const std::string& value) {
+  if (launch_.alone()) return value;
+  const std::string key = "first/" + name;
+  if (first()) {
+    store_->set(key, value);
+    return value;
+  }
+  store_->wait_for(key);
+  return *store_->get(key);
+}
+
 void Job::open_group(int64_t sequence_size, const at::Device& device) {
   place_ = place_of(launch_, sequence_size);
   if (launch_.alone()) return;

@@ -42,6 +42,9 @@ class Job {
   // as long as it takes. Each name once a job.
   void first_then_others(const std::string& name, const std::function<void()>& work);
 
+  // Rank 0's value, before there is a group; the others wait for it as long as it takes. Each name once a job.
+  [[nodiscard]] std::string of_first(const std::string& name, const std::string& value);
+
   // Connects the ranks, once all have done what takes long alone.
   void open_group(int64_t sequence_size = 1, const at::Device& device = at::kCPU);
   [[nodiscard]] dist::Group& group() { return *group_; }

@@ -64,10 +64,6 @@ const char* to_string(Recompute policy) {
   return "";
 }
 
-const char* to_string(Shard shard) {
-  return shard == Shard::model ? "model" : shard == Shard::optimizer ? "optimizer" : "none";
-}
-
 std::string describe(const std::vector<Recompute>& recompute) {
   std::string text;
   for (size_t i = 0, next = 0; i < recompute.size(); i = next) {
@@ -173,6 +169,19 @@ MemoryPlan plan_memory(const model::Config& c, const recipe::Recipe& recipe, con
     }
   }
   (void)take(std::vector<Recompute>(all, Recompute::everything));
+  return plan;
+}
+
+SpreadPlan plan_spread(const model::Config& config, const recipe::Recipe& recipe, int64_t ranks, int64_t available) {
+  SpreadPlan plan{{.ranks = ranks, .sequence = recipe.parallel.sequence, .shard = Shard::none}, {}};
+  for (const Shard shard : {Shard::none, Shard::optimizer, Shard::model}) {
+    const bool asked = recipe.parallel.shard == to_string(shard);
+    if (!asked && recipe.parallel.shard != "auto") continue;
+    if (ranks == 1 && shard != Shard::none && !asked) continue;
+    plan.spread.shard = shard;
+    plan.memory = plan_memory(config, recipe, plan.spread, available);
+    if (plan.memory.fits) break;
+  }
   return plan;
 }
 

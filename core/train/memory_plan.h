@@ -8,6 +8,7 @@
 #include "core/model/config.h"
 #include "core/model/layer.h"
 #include "core/recipe/recipe.h"
+#include "core/train/shard.h"
 
 namespace longlora::train {
 
@@ -20,11 +21,6 @@ struct Counts {
   [[nodiscard]] int64_t all() const { return frozen_layers + frozen_rest + trained(); }
 };
 [[nodiscard]] Counts count_parameters(const model::Config& config, const recipe::Tune& tune);
-
-// What parallel.shard splits over the ranks: nothing; moments and master copies of what is trained; these and the weights
-// of the decoder layers (the frozen ones of a LoRA run), of which two layers at a time are there as a whole.
-enum class Shard { none, optimizer, model };
-[[nodiscard]] const char* to_string(Shard shard);
 
 // Over how many ranks a run is spread. `sequence` of them share a row.
 struct Spread {
@@ -59,6 +55,15 @@ struct MemoryPlan {
 // `available` bytes: as many of the last layers as possible with one policy, the others with the next one (all of them with
 // the smallest when nothing fits). Last, because they are freed before the others compute again.
 [[nodiscard]] MemoryPlan plan_memory(const model::Config& config, const recipe::Recipe& recipe, const Spread& spread,
+                                     int64_t available);
+
+// How a run is spread over `ranks` ranks, and its plan. parallel.shard auto is the least that fits, as cutting up costs
+// traffic, and the most where nothing does; on one rank nothing is cut up that was not asked for.
+struct SpreadPlan {
+  Spread spread;
+  MemoryPlan memory;
+};
+[[nodiscard]] SpreadPlan plan_spread(const model::Config& config, const recipe::Recipe& recipe, int64_t ranks,
                                      int64_t available);
 
 [[nodiscard]] const char* to_string(model::Recompute policy);

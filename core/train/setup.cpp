@@ -175,7 +175,7 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job) 
               .validation = {},
               .base_fingerprint = {},
               .stacked_on = {},
-              .shard = resolve_shard(asked, job.launch().size),
+              .shard = Shard::none,
               .weights = nullptr,
               .llama = nullptr,
               .memory = {}};
@@ -195,8 +195,11 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job) 
     setup.validation = rows->all_rows(recipe.eval.rows, recipe.batch.micro);
   });
   const double share = setup.device.is_cpu() ? 1.0 / job.launch().local_size : kUsable;
-  const auto available = static_cast<int64_t>(share * static_cast<double>(model::free_memory(setup.device)));
-  setup.memory = plan_memory(config, recipe, {}, available);
+  const auto mine = static_cast<int64_t>(share * static_cast<double>(model::free_memory(setup.device)));
+  const int64_t available = std::stoll(job.of_first("available memory", std::to_string(mine)));  // all plan the same
+  const SpreadPlan plan = plan_spread(config, recipe, job.launch().size, available);
+  setup.shard = job.launch().alone() ? Shard::none : plan.spread.shard;
+  setup.memory = plan.memory;
   job.activity().enter("reading the model");
 
   const auto seed = static_cast<uint64_t>(recipe.seed);

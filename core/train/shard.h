@@ -1,6 +1,5 @@
 // What of a run is cut up over its ranks (parallel.shard).
 #pragma once
-#include "core/recipe/recipe.h"
 
 namespace longlora::train {
 
@@ -10,7 +9,8 @@ enum class Shard {
   model       // and the weights; with tune.mode full the gradients too
 };
 
-// `auto` is none; so is everything on one rank.
-[[nodiscard]] Shard resolve_shard(const recipe::Recipe& recipe, int ranks);
+[[nodiscard]] inline const char* to_string(Shard shard) {
+  return shard == Shard::model ? "model" : shard == Shard::optimizer ? "optimizer" : "none";
+}
 
 }  // namespace longlora::train
