@@ -132,15 +132,29 @@ State steps(const Case& c, Gradients kind, dist::Group& group) {
   return state;
 }
 
+// Bytes under the parameters that are cut up, as they are now.
+int64_t held_bytes(Llama& llama, bool full) {
+  std::vector<at::Tensor> values;
+  for (const model::Parameter* p : llama.parameters())
+    if (p->kind != model::Kind::lora && (full || !p->trainable())) values.push_back(p->value);
+  int64_t bytes = 0;
+  for (const model::Extent& memory : model::memory_under(values))
+    bytes += static_cast<int64_t>(memory.storage.nbytes());
+  return bytes;
+}
+
 // Tells the weights and what is trained, and notes the most memory that gathered weights took.
 struct Watcher : model::UnitWatcher {
+  Llama& llama;
   train::WeightShards& weights;
   train::Trained& trained;
-  int64_t most = 0;
-  Watcher(train::WeightShards& w, train::Trained& t) : weights(w), trained(t) {}
+  bool full;
+  int64_t most = 0, most_held = 0;
+  Watcher(Llama& l, train::WeightShards& w, train::Trained& t, bool f) : llama(l), weights(w), trained(t), full(f) {}
   void needed(size_t unit, size_t next) override {
     weights.needed(unit, next);
     most = std::max(most, weights.gathered_bytes());
+    most_held = std::max(most_held, held_bytes(llama, full));
   }
   void done(size_t unit) override { weights.done(unit); }
   void filling(size_t unit) override { trained.filling(unit); }
@@ -233,7 +247,7 @@ TEST_CASE("a model cut up over ranks computes what it does whole, in the memory 
       fill(llama, c, &weights);
       weights.connect(r.group);
       train::Trained trained(llama, c.full ? Gradients::sliced_by_unit : Gradients::sliced, r.group);
-      Watcher watcher(weights, trained);
+      Watcher watcher(llama, weights, trained, c.full);
       llama.watch(&watcher);
       const auto require = [&](bool right, const char* what) {
         if (!right) fail("{}: rank {} of {}: {}", c.name, r.rank, r.size, what);
@@ -251,7 +265,7 @@ TEST_CASE("a model cut up over ranks computes what it does whole, in the memory 
         for (const auto& unit : units) count += static_cast<int64_t>(unit.trained.size() + unit.frozen.size());
         return count * 64;
       };
-      require(weights.gathered_bytes() == 0, "keeps whole weights");
+      require(held_bytes(llama, c.full) == 0 && weights.gathered_bytes() == 0, "keeps whole weights");
       require(weights.kept_bytes() <= all_bytes / r.size + padding(), "keeps too much");
 
       require(at::equal(llama.token_losses(batch, {.group = 6}), expected), "other losses");
@@ -263,7 +277,8 @@ TEST_CASE("a model cut up over ranks computes what it does whole, in the memory 
         require(at::equal(llama.forward_backward(batch, {.group = 6}, policies, 0.1, {}), expected), "other losses");
       }
       trained.sum();
-      require(weights.gathered_bytes() == 0, "holds whole weights");
+      require(held_bytes(llama, c.full) == 0 && weights.gathered_bytes() == 0, "holds whole weights");
+      require(watcher.most_held <= (c.tied ? 2 : 1) * largest, "holds more than a unit");
       require(watcher.most <= (c.tied ? 3 : 2) * (largest + padding()), "gathers more than a unit ahead");
       for (size_t i = 0; i < gradients.size(); ++i) {
         const at::Tensor sum = trained.whole(trained.slices()[i].grad, gradients[i].sizes());
