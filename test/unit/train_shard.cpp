@@ -192,6 +192,32 @@ TEST_CASE("a step in slices has the bits of a whole one", "[train][shard]") {
   }
 }
 
+TEST_CASE("weight decay leaves vectors alone, whole or in slices", "[train][shard]") {
+  const Case c{.name = "full, biases", .full = true, .bias = true};
+  const auto check = [&](dist::Group& group, Gradients kind) {
+    Llama llama(config_of(c), at::kFloat, at::kCPU);
+    if (kind == Gradients::sliced) llama.set_cut({group.rank(), group.size()});
+    fill(llama, c, nullptr);
+    std::vector<at::Tensor> before;
+    for (const model::Parameter* p : llama.parameters()) before.push_back(p->value.clone());
+    train::Trained trained(llama, kind, group);
+    recipe::Optimizer options;
+    options.weight_decay = 0.5;
+    train::AdamW optimizer(trained, options);
+    trained.sum();
+    (void)optimizer.step(0.1);  // the gradients are zeros
+    trained.spread();
+    for (size_t i = 0; i < before.size(); ++i) {
+      const at::Tensor& value = llama.parameters()[i]->value;
+      const at::Tensor expected = value.dim() >= 2 ? before[i] * (1 - 0.1 * 0.5) : before[i];
+      if (!at::allclose(value, expected, 1e-6)) fail("{} decays otherwise", llama.parameters()[i]->name);
+    }
+  };
+  dist::Job alone;
+  check(alone.group(), Gradients::whole);
+  require_no_errors(on_ranks(2, [&](Rank r) { check(r.group, Gradients::sliced); }));
+}
+
 TEST_CASE("memory under tensors comes back under their views", "[train][shard]") {
   const at::Tensor whole = at::arange(24, at::kFloat).view({6, 4}), part = whole.narrow(0, 2, 3), other = at::ones({3});
   const auto memory = model::memory_under({part, whole.narrow(0, 5, 1), other});
