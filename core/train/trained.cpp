@@ -1,11 +1,10 @@
 #include "core/train/trained.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace longlora::train {
 namespace {
-
-constexpr int64_t kBucket = int64_t{8} << 20;  // elements: enough to be carried at the full rate of a network
 
 // An uncut master copy is moved, so that there is room to the end of its last vector.
 Slice slice_of(model::Parameter& p) {
@@ -21,22 +20,23 @@ Slice slice_of(model::Parameter& p) {
 
 }  // namespace
 
-Trained::Trained(model::Llama& llama, Gradients gradients, dist::Group& group) : kind_(gradients), group_(group) {
+Trained::Trained(model::Llama& llama, Gradients gradients, dist::Group& group, int64_t bucket)
+    : kind_(gradients), group_(group) {
   for (model::Parameter* p : llama.trainable()) slices_.push_back(slice_of(*p));
-  make_buckets(llama);
-  for (Bucket& bucket : buckets_) {
-    const auto options = bucket.members.front()->master.options();
-    if (kind_ != Gradients::sliced_by_unit) make_room(bucket);
-    bucket.mine = sliced() ? at::zeros({bucket.width}, options) : bucket.gradients;
-    for (size_t i = 0; i < bucket.members.size(); ++i) {
-      Slice& slice = *bucket.members[i];
-      slice.grad = bucket.mine.narrow(0, bucket.columns[i], slice.master.numel());
+  make_buckets(llama, bucket);
+  for (Bucket& b : buckets_) {
+    const auto options = b.members.front()->master.options();
+    if (kind_ != Gradients::sliced_by_unit) make_room(b);
+    b.mine = sliced() ? at::zeros({b.width}, options) : b.gradients;
+    for (size_t i = 0; i < b.members.size(); ++i) {
+      Slice& slice = *b.members[i];
+      slice.grad = b.mine.narrow(0, b.columns[i], slice.master.numel());
       if (kind_ == Gradients::sliced_by_unit) slice.parameter->grad = at::Tensor();
     }
   }
 }
 
-void Trained::make_buckets(model::Llama& llama) {
+void Trained::make_buckets(model::Llama& llama, int64_t most) {
   const auto units = llama.units();
   for (size_t unit = units.size(); unit-- > 0;) {
     if (kind_ == Gradients::sliced_by_unit && !buckets_.empty()) buckets_.push_back({.unit = unit});
@@ -44,8 +44,7 @@ void Trained::make_buckets(model::Llama& llama) {
       const auto slice = std::find_if(slices_.begin(), slices_.end(), [&](const Slice& s) { return s.parameter == p; });
       if (slice == slices_.end()) continue;
       const int64_t n = slice->master.numel();
-      const bool full =
-          !buckets_.empty() && buckets_.back().width > 0 && (buckets_.back().width + n) * ranks() > kBucket;
+      const bool full = !buckets_.empty() && buckets_.back().width > 0 && (buckets_.back().width + n) * ranks() > most;
       if (buckets_.empty() || full) buckets_.push_back({.unit = unit});
       Bucket& bucket = buckets_.back();
       bucket.unit = unit;

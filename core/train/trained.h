@@ -30,9 +30,11 @@ enum class Gradients {
 
 class Trained {
  public:
+  static constexpr int64_t kBucket = int64_t{8} << 20;  // elements: enough to be carried at the full rate of a network
+
   // The parameters' cut must be that of the group, and none for Gradients::whole. Their gradients are moved next to one another,
-  // so nothing may have kept a reference to one.
-  Trained(model::Llama& llama, Gradients gradients, dist::Group& group);
+  // so nothing may have kept a reference to one. A bucket has at most `bucket` elements, or one parameter.
+  Trained(model::Llama& llama, Gradients gradients, dist::Group& group, int64_t bucket = kBucket);
 
   [[nodiscard]] std::vector<Slice>& slices() { return slices_; }
   [[nodiscard]] const std::vector<Slice>& slices() const { return slices_; }
@@ -65,7 +67,7 @@ class Trained {
     at::Tensor rows = {}, got = {};     // under way: [ranks, width], what becomes this rank's row
     dist::Pending pending = {};
   };
-  void make_buckets(model::Llama& llama);
+  void make_buckets(model::Llama& llama, int64_t most);
   void make_room(Bucket& bucket) const;
   void start(Bucket& bucket) const;
   void finish(Bucket& bucket) const;
