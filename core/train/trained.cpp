@@ -7,22 +7,23 @@ namespace longlora::train {
 namespace {
 
 // An uncut master copy is moved, so that there is room to the end of its last vector.
-Slice slice_of(model::Parameter& p) {
-  if (p.cut.whole()) {
-    const at::Tensor flat = at::zeros({p.cut.count(p.master.numel())}, p.master.options());
-    const at::Tensor place = flat.narrow(0, 0, p.master.numel()).view(p.master.sizes());
-    place.copy_(p.master);
-    p.master = place;
-    return {&p, flat, {}, at::zeros_like(flat), at::zeros_like(flat)};
-  }
-  return {&p, p.master, {}, at::zeros_like(p.master), at::zeros_like(p.master)};
+at::Tensor flat_master(model::Parameter& p) {
+  if (!p.cut.whole()) return p.master;
+  const at::Tensor flat = at::zeros({p.cut.count(p.master.numel())}, p.master.options());
+  const at::Tensor place = flat.narrow(0, 0, p.master.numel()).view(p.master.sizes());
+  place.copy_(p.master);
+  p.master = place;
+  return flat;
 }
 
 }  // namespace
 
 Trained::Trained(model::Llama& llama, Gradients gradients, dist::Group& group, int64_t bucket)
     : kind_(gradients), group_(group) {
-  for (model::Parameter* p : llama.trainable()) slices_.push_back(slice_of(*p));
+  for (model::Parameter* p : llama.trainable()) {
+    p->grad = at::Tensor();  // moved; its memory is used again for what comes next
+    slices_.push_back({p, flat_master(*p), {}, {}, {}});
+  }
   make_buckets(llama, bucket);
   for (Bucket& b : buckets_) {
     const auto options = b.members.front()->master.options();
@@ -31,8 +32,11 @@ Trained::Trained(model::Llama& llama, Gradients gradients, dist::Group& group, i
     for (size_t i = 0; i < b.members.size(); ++i) {
       Slice& slice = *b.members[i];
       slice.grad = b.mine.narrow(0, b.columns[i], slice.master.numel());
-      if (kind_ == Gradients::sliced_by_unit) slice.parameter->grad = at::Tensor();
     }
+  }
+  for (Slice& slice : slices_) {
+    slice.first = at::zeros_like(slice.master);
+    slice.second = at::zeros_like(slice.master);
   }
 }
 
@@ -74,7 +78,7 @@ void Trained::filling(size_t unit) {
 void Trained::filled(size_t unit) {
   if (kind_ != Gradients::sliced_by_unit && !last_) return;
   const size_t before = begun_;
-  while (begun_ < buckets_.size() && buckets_[begun_].unit >= unit) start(buckets_[begun_++]);
+  while (begun_ < buckets_.size() && buckets_[begun_].unit >= unit) start_next();
   if (kind_ != Gradients::sliced_by_unit) return;
   while (finished_ < before) finish(buckets_[finished_++]);  // one unit's are under way while the next one's are made
   if (unit == 0) {
@@ -85,11 +89,17 @@ void Trained::filled(size_t unit) {
 
 void Trained::sum() {
   if (kind_ != Gradients::sliced_by_unit) {
-    while (begun_ < buckets_.size()) start(buckets_[begun_++]);
+    while (begun_ < buckets_.size()) start_next();
     while (finished_ < begun_) finish(buckets_[finished_++]);
   }
   begun_ = finished_ = 0;
   last_ = false;
+}
+
+void Trained::start_next() {
+  constexpr size_t kUnderWay = 2;  // Gloo keeps a copy of each
+  if (begun_ - finished_ == kUnderWay) finish(buckets_[finished_++]);
+  start(buckets_[begun_++]);
 }
 
 void Trained::start(Bucket& bucket) const {

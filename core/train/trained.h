@@ -69,6 +69,7 @@ class Trained {
   };
   void make_buckets(model::Llama& llama, int64_t most);
   void make_room(Bucket& bucket) const;
+  void start_next();
   void start(Bucket& bucket) const;
   void finish(Bucket& bucket) const;
   void spread_values() const;

@@ -112,7 +112,7 @@ State steps(const Case& c, Gradients kind, dist::Group& group, int64_t bucket = 
     trained.last_micro_batch();
     for (size_t unit = units.size(); unit-- > 0;) {
       trained.filling(unit);
-      if (unit == 0 && bucket < 1000 && group.size() > 1 && begun() < before + 4)
+      if (unit == 0 && bucket < 1000 && group.size() > 1 && begun() < before + 3)
         fail("only {} sums are begun before the backward pass ends", begun() - before);
       for (model::Parameter* p : units[unit]) {
         if (!p->trainable() || group.rank() > 0) continue;
