@@ -151,7 +151,7 @@ const std::vector<Field>& fields() {
 
       {AT(parallel.shard), "what is split over GPUs instead of repeated on each",
        one_of({"auto", "none", "optimizer", "model"})},
-      {AT(parallel.sequence), "GPUs that share one row", at_least(1)},
+      {AT(parallel.sequence), "ranks that share one row", at_least(1)},
 
       {AT(memory.recompute), "what the backward pass computes again instead of keeping",
        one_of({"auto", "nothing", "gate_up", "all_but_attention", "everything"})},

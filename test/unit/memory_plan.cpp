@@ -11,6 +11,7 @@
 #include "core/model/random_tensor.h"
 #include "core/model/shapes.h"
 #include "core/train/adamw.h"
+#include "core/train/trained.h"
 #include "core/train/memory_plan.h"
 #include "core/train/out_of_memory.h"
 #include "test/unit/data_support.h"
@@ -140,7 +141,10 @@ TEST_CASE("a step takes the memory that was planned", "[memory]") {
         llama.initialize(1);
         CHECK(watch.now == train::count_parameters(config, {.mode = "full"}).all() * 4);
         adapt::make_trainable(llama, r.tune, 1);
-        const train::AdamW optimizer(llama.trainable(), r.optimizer);
+        dist::Activity activity;
+        const auto alone = dist::group_of_one(activity);
+        train::Trained trained(llama, train::Gradients::whole, *alone);
+        const train::AdamW optimizer(trained, r.optimizer);
         const int64_t resident = watch.now;
         INFO(mode << " " << policy << ": resident " << resident << ", planned " << plan.weights + plan.trained);
         CHECK(static_cast<double>(resident) == Approx(static_cast<double>(plan.weights + plan.trained)).epsilon(0.01));

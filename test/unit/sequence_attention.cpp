@@ -188,10 +188,10 @@ TEST_CASE("S2-Attn sends less than a tenth of ring attention's bytes, full atten
   const Shared &in_groups = cases[0], &fully = cases[1];
   // Keys and values of all others pass every rank; backward they do so again, and with them their gradients.
   const int64_t ring = 2 * (kRanks - 1) * (2048 / kRanks) * full.kv_heads * full.head_dim * 2;
-  std::string table = "\nrank | S2 forward, backward | full forward, backward | ring forward, backward\n";
+  std::string table = "\nrank: S2, full, ring (bytes forward + backward)\n";
   int64_t all = 0;
   for (size_t rank = 0; rank < kRanks; ++rank) {
-    table += fmt::format("{} | {} {} | {} {} | {} {}\n", rank, in_groups.forward[rank], in_groups.backward[rank],
+    table += fmt::format("{}: {} + {}, {} + {}, {} + {}\n", rank, in_groups.forward[rank], in_groups.backward[rank],
                          fully.forward[rank], fully.backward[rank], ring, 2 * ring);
     all += fully.forward[rank] + fully.backward[rank];
   }
