@@ -113,12 +113,6 @@ class KeyExchange {
   Flight flight_;
 };
 
-// The keys of a rectangle: the part received, but its first ones.
-Pair keys_of(const std::vector<Pair>& parts, const Rectangle& rectangle) {
-  const Pair& all = parts[rectangle.key];
-  return {all.k.slice(0, rectangle.skip), all.v.slice(0, rectangle.skip)};
-}
-
 }  // namespace
 
 ops::AttentionResult sequence_attention_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
@@ -138,7 +132,7 @@ ops::AttentionResult sequence_attention_forward(const at::Tensor& q, const at::T
     const std::vector<Pair> parts = exchange.keys(step);
     for (const Rectangle& rectangle : plan.steps[step].compute) {
       const Sum& sum = sums[rectangle.slot];
-      const Pair keys = keys_of(parts, rectangle);
+      const Pair& keys = parts[rectangle.key];
       const ops::AttentionResult more = ops::attention_block_forward(sum.q, keys.k, keys.v, backend);
       ops::join_softmax(sum.out, sum.lse, more.lse);
       sum.out.addcmul_(more.out.transpose(0, 1).to(sum.out.scalar_type()), (more.lse - sum.lse).exp_().unsqueeze(-1));
@@ -160,13 +154,11 @@ void sequence_attention_backward(const at::Tensor& dout, const at::Tensor& q, co
   for (const Queries& queries : plan.queries) dq_sums.push_back(widened(part_of(dq, queries.rows, queries.heads)));
   std::vector<Pair> lent_sums;  // of every slot, as its keys; a KV head may be in two slots
   for (const Keys& keys : plan.lent) lent_sums.push_back(zeros_for(pair_of(dk, dv, keys)));
-  // Adds the gradients of keys that another rank (or this one) computed with; they are the last rows of their slot.
+  // Adds the gradients of keys that another rank (or this one) computed with.
   const auto add = [&](const std::vector<Keys>& parts, const std::vector<Pair>& gradients) {
     for (size_t i = 0; i < parts.size(); ++i) {
-      const Pair& sum = lent_sums[parts[i].slot];
-      const int64_t rows = parts[i].rows.size(), first = sum.k.size(0) - rows;
-      sum.k.narrow(0, first, rows).add_(gradients[i].k);
-      sum.v.narrow(0, first, rows).add_(gradients[i].v);
+      lent_sums[parts[i].slot].k.add_(gradients[i].k);
+      lent_sums[parts[i].slot].v.add_(gradients[i].v);
     }
   };
   Flight returning;  // of the step before
@@ -181,7 +173,7 @@ void sequence_attention_backward(const at::Tensor& dout, const at::Tensor& q, co
     for (const Pair& part : parts) gradients.push_back(zeros_for(part));
     for (const Rectangle& rectangle : s.compute) {
       const Queries& queries = plan.queries[rectangle.slot];
-      const Pair keys = keys_of(parts, rectangle), gradient = keys_of(gradients, rectangle);
+      const Pair &keys = parts[rectangle.key], &gradient = gradients[rectangle.key];
       ops::attention_block_backward(
           part_of(dout, queries.rows, queries.heads), part_of(q, queries.rows, queries.heads), keys.k, keys.v,
           {part_of(saved.out, queries.rows, queries.heads), part_of(saved.lse, queries.heads, queries.rows)},

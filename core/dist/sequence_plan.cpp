@@ -36,32 +36,40 @@ std::vector<int64_t> clip(const std::vector<int64_t>& boundaries, const Pieces& 
   return rows;
 }
 
+// The keys of every slot that later pieces attend to: of a piece those whose segment goes on behind it.
+std::vector<Keys> lent_by(const Sections& sections, const Pieces& owner) {
+  std::vector<Keys> lent;
+  for (size_t p = 0; p < owner.size(); ++p) {
+    for (const ops::HeadSection& section : sections) {
+      const Range last = segment_of(owner[p].end - 1, section.boundaries);
+      const int64_t begin = last.end > owner[p].end ? std::max(last.begin, owner[p].begin) : owner[p].end;
+      lent.push_back(
+          {.rows = rows_of(owner, p, {begin, owner[p].end}), .kv_heads = section.kv_heads, .slot = lent.size()});
+    }
+  }
+  return lent;
+}
+
 struct Loan {
   std::vector<Keys> keys;
   std::vector<Rectangle> rectangles;
 };
 
-// What the queries of `reader` need of the keys of `owner`, in the owner's rows.
+// What the queries of `reader` need of the keys of `owner`.
 Loan loan(const Sections& sections, const Pieces& reader, const Pieces& owner) {
   Loan result;
-  for (size_t o = 0; o < owner.size(); ++o) {
-    for (size_t s = 0; s < sections.size(); ++s) {
-      const int64_t end = owner[o].end;
-      int64_t first = end;  // of the tokens needed
-      std::vector<std::pair<size_t, int64_t>> readers;
-      for (size_t r = 0; r < reader.size(); ++r) {
-        if (reader[r].begin < end) continue;
-        const int64_t begin = std::max(segment_of(reader[r].begin, sections[s].boundaries).begin, owner[o].begin);
-        if (begin >= end) continue;
-        readers.emplace_back(r * sections.size() + s, begin);
-        first = std::min(first, begin);
-      }
-      for (const auto& [slot, begin] : readers)
-        result.rectangles.push_back({.slot = slot, .key = result.keys.size(), .skip = begin - first});
-      if (readers.empty()) continue;
-      result.keys.push_back(
-          {.rows = rows_of(owner, o, {first, end}), .kv_heads = sections[s].kv_heads, .slot = o * sections.size() + s});
+  for (const Keys& keys : lent_by(sections, owner)) {
+    if (keys.rows.size() == 0) continue;
+    const size_t section = keys.slot % sections.size();
+    const int64_t end = owner[keys.slot / sections.size()].end;
+    const int64_t segment_end = segment_of(end, sections[section].boundaries).end;
+    bool read = false;
+    for (size_t r = 0; r < reader.size(); ++r) {
+      if (reader[r].begin < end || reader[r].begin >= segment_end) continue;
+      result.rectangles.push_back({.slot = r * sections.size() + section, .key = result.keys.size()});
+      read = true;
     }
+    if (read) result.keys.push_back(keys);
   }
   return result;
 }
@@ -112,17 +120,12 @@ SequencePlan plan_sequence(const ops::GroupPlan& plan, Layout layout, int rank, 
       const bool reaches_back = segment.begin < mine[p].begin;
       const Range tokens = {mine[p].begin, reaches_back ? std::min(segment.end, mine[p].end) : mine[p].begin};
       result.queries.push_back({.rows = rows_of(mine, p, tokens), .heads = section.heads});
-      const Range none = rows_of(mine, p, {mine[p].end, mine[p].end});
-      result.lent.push_back({.rows = none, .kv_heads = section.kv_heads, .slot = result.lent.size()});
     }
   }
+  result.lent = lent_by(sections, mine);
   for (int k = 0; k < size; ++k) {
     const int to = (rank + k) % size, from = (rank + size - k) % size;
     Loan in = loan(sections, mine, pieces(from)), out = loan(sections, pieces(to), mine);
-    for (const Keys& keys : out.keys) {
-      int64_t& begin = result.lent[keys.slot].rows.begin;
-      begin = std::min(begin, keys.rows.begin);
-    }
     result.steps.push_back({.to = to,
                             .from = from,
                             .send = std::move(out.keys),

@@ -34,14 +34,13 @@ struct Queries {
 };
 struct Keys {
   Range rows, kv_heads;
-  size_t slot;  // of their owner; they are the last rows of that piece
+  size_t slot;                                                                     // of their owner
   [[nodiscard]] int64_t numbers() const { return rows.size() * kv_heads.size(); }  // of keys a head's dimension
 };
 
-// All queries of a slot attend to keys[key] but its first `skip`.
+// All queries of a slot attend to all of keys[key].
 struct Rectangle {
   size_t slot, key;
-  int64_t skip;
 };
 
 struct SequenceStep {
@@ -55,7 +54,7 @@ struct SequencePlan {
   std::vector<Range> pieces;        // this rank's tokens
   ops::GroupPlan local;             // attention among them, inside each piece
   std::vector<Queries> queries;     // of every slot: those that attend to keys before their piece, or no rows
-  std::vector<Keys> lent;           // of every slot: the keys that any rank attends to so, or no rows
+  std::vector<Keys> lent;           // of every slot: those that later pieces attend to, or no rows
   std::vector<SequenceStep> steps;  // one for every rank of the group, many of them empty
 
   // Numbers that this rank sends in a layer of that head size: keys and values forward; backward both again and, for those

@@ -79,13 +79,12 @@ std::vector<int64_t> check(const GroupPlan& plan, Layout layout, int size) {
       for (const dist::Rectangle& r : step.compute) {
         const dist::Queries& queries = mine.queries[r.slot];
         const dist::Keys& keys = step.receive[r.key];
-        const Range lent = from.lent[keys.slot].rows;
-        inside = inside && keys.rows.begin >= lent.begin && keys.rows.end == lent.end && r.skip < keys.rows.size();
+        inside = inside && keys.rows == from.lent[keys.slot].rows;
         for (int64_t h = queries.heads.begin; h < queries.heads.end; ++h) {
           const int64_t kv = h / (plan.heads / plan.kv_heads);
           inside = inside && kv >= keys.kv_heads.begin && kv < keys.kv_heads.end;
           for (int64_t i = queries.rows.begin; i < queries.rows.end; ++i) {
-            for (int64_t j = keys.rows.begin + r.skip; j < keys.rows.end; ++j, ++pairs)
+            for (int64_t j = keys.rows.begin; j < keys.rows.end; ++j, ++pairs)
               ++found.at(h, tokens[static_cast<size_t>(i)], theirs[static_cast<size_t>(j)]);
           }
         }
