@@ -203,11 +203,11 @@ class C10dGroup : public Group {
   // NCCL wants messages that go both ways begun as one.
   Work do_exchange(std::span<const Message> sends, std::span<const Message> receives) override {
     auto work = std::make_unique<C10dWork>();
+    ++exchanges_;  // the messages' tag: also of those that are none here
     if (sends.empty() && receives.empty()) return work;
     c10d::Backend& backend = backend_of((sends.empty() ? receives : sends).front().tensor);
     const bool as_one = backend.supportsCoalescing();
     if (as_one) backend.startCoalescing();
-    ++exchanges_;
     const auto start = [&](const Message& message, bool send) {
       std::vector<at::Tensor> tensors = {flat(message.tensor)};
       auto begun =

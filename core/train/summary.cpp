@@ -60,11 +60,12 @@ void print_summary(const Setup& setup, int64_t resumed_step, const dist::Launch&
     const char* cut = setup.shard == Shard::none        ? ""
                       : setup.shard == Shard::optimizer ? "; the optimizer is cut up over them"
                                                         : "; the model is cut up over them";
-    log::info("  ranks      {}, {} of them on this machine{}; {} sequences of a step each", launch.size,
-              launch.local_size, cut,
-              r.batch.sequences % launch.size == 0
-                  ? fmt::format("{}", r.batch.sequences / launch.size)
-                  : fmt::format("{} or {}", r.batch.sequences / launch.size, r.batch.sequences / launch.size + 1));
+    const int64_t shared = r.parallel.sequence, shares = launch.size / shared;  // of the step's sequences
+    log::info("  ranks      {}, {} of them on this machine{}; {}{} sequences of a step each", launch.size,
+              launch.local_size, cut, shared > 1 ? fmt::format("{} to a row, ", shared) : "",
+              r.batch.sequences % shares == 0
+                  ? fmt::format("{}", r.batch.sequences / shares)
+                  : fmt::format("{} or {}", r.batch.sequences / shares, r.batch.sequences / shares + 1));
   }
   log::info("  steps      {}{}, lr {:g}, {}", r.schedule.steps,
             resumed_step > 0 ? fmt::format(" (going on after step {})", resumed_step) : "", r.optimizer.lr,

@@ -1,12 +1,13 @@
 // The written-out backward pass against autograd in float64, for everything that can be trained, every
 // recompute policy, both attention patterns, packed documents and grouped-query attention; and the loss of a
-// step against its split.
+// step against its split, also over ranks that share its rows.
 #include <catch2/catch.hpp>
 
 #include "core/base/random.h"
 #include "core/model/llama.h"
 #include "core/model/random_tensor.h"
 #include "test/reference/llama_autograd.h"
+#include "test/unit/ranks.h"
 
 namespace longlora {
 namespace {
@@ -271,6 +272,36 @@ TEST_CASE("LoRA dropout does not depend on how a step is split into micro-batche
   }
   const auto [without, plain] = step(llama, pack(documents, rows, 12, 4), 1, 0, 0);
   CHECK(without != Approx(loss).epsilon(1e-6));  // it does drop
+}
+
+TEST_CASE("ranks that share rows compute the loss and gradients of one", "[model][backward][sequence]") {
+  const data::Batch batch = batch_of(3);
+  const double scale = 0.1;
+  for (const int size : {3, 4}) {  // two would share it at the end of a document
+    for (const int64_t group : {0, 6}) {
+      Case c{.name = "", .group = group, .full = true};
+      Llama llama = model_of(c);
+      const auto [loss, gradient] = step(llama, {batch}, scale, group);
+      std::vector<at::Tensor> losses(static_cast<size_t>(size)), gradients(static_cast<size_t>(size));
+      require_no_errors(on_ranks(size, [&](Rank r) {
+        Llama mine = model_of(c);
+        for (model::Parameter* p : mine.trainable()) p->grad.zero_();
+        const auto pieces = dist::pieces_of(dist::layout_of(group > 0), batch.size(), r.rank, r.size);
+        const auto rank = static_cast<size_t>(r.rank);
+        losses[rank] = mine.forward_backward(data::cut(batch, pieces), {.group = group, .sequence = &r.group},
+                                             std::vector<Recompute>(2, Recompute::everything), scale, {});
+        std::vector<at::Tensor> all;
+        for (const model::Parameter* p : mine.trainable()) all.push_back(p->grad.flatten());
+        gradients[rank] = at::cat(all);
+        if (r.group.traffic(dist::Operation::exchange).bytes == 0) fail("nothing was sent");
+      }));
+      INFO(size << " ranks, group " << group);
+      CHECK(at::cat(losses).numel() == batch.size());
+      CHECK(at::cat(losses).sum().item<double>() == Approx(loss).epsilon(1e-12));
+      const double off = (at::stack(gradients).sum(0) - gradient).norm().item<double>();
+      CHECK(off <= 1e-12 * gradient.norm().item<double>());
+    }
+  }
 }
 
 }  // namespace longlora
