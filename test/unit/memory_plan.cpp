@@ -11,9 +11,9 @@
 #include "core/model/random_tensor.h"
 #include "core/model/shapes.h"
 #include "core/train/adamw.h"
-#include "core/train/trained.h"
 #include "core/train/memory_plan.h"
 #include "core/train/out_of_memory.h"
+#include "core/train/trained.h"
 #include "test/unit/data_support.h"
 
 namespace longlora {
