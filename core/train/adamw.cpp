@@ -3,49 +3,47 @@
 #include <cmath>
 
 namespace longlora::train {
+namespace {
 
-AdamW::AdamW(const Trained& trained, const recipe::Optimizer& options) : trained_(trained), options_(options) {
-  groups_[0].weight_decay = options.weight_decay;
-  groups_[1].weight_decay = 0;
+// Values are not given: Trained::spread() has the other ranks' too.
+std::vector<ops::AdamWTensor> tensors_of(const Trained& trained) {
+  std::vector<ops::AdamWTensor> tensors;
   for (const Slice& slice : trained.slices()) {
-    Group& group = groups_[slice.parameter->value.dim() >= 2 ? 0 : 1];
-    group.masters.push_back(slice.master);
-    group.gradients.push_back(slice.grad);
-    group.first.push_back(slice.first);
-    group.second.push_back(slice.second);
-    group.counts.push_back(at::zeros({}, slice.master.options().dtype(at::kFloat)));
+    tensors.push_back({.master = slice.master,
+                       .gradient = slice.grad,
+                       .first = slice.first,
+                       .second = slice.second,
+                       .decays = slice.parameter->value.dim() >= 2,
+                       .value = {}});
   }
+  return tensors;
 }
+
+}  // namespace
+
+AdamW::AdamW(const Trained& trained, const recipe::Optimizer& options)
+    : trained_(trained), options_(options), update_(tensors_of(trained)) {}
 
 // From squares in float64, added in the order of the parameters, then of the ranks: the same on every run.
 double AdamW::gradient_norm() const {
-  double squares = 0;
-  for (const Slice& slice : trained_.slices()) {
-    const double norm = at::linalg_vector_norm(slice.grad, 2, {}, false, at::kDouble).item<double>();
-    squares += norm * norm;
-  }
-  if (trained_.sliced()) {
-    const at::Tensor sum = at::full({1}, squares, trained_.slices().front().grad.options().dtype(at::kDouble));
-    trained_.group().all_reduce(sum);
-    squares = sum.item<double>();
-  }
-  return std::sqrt(squares);
+  const double norm = update_.gradient_norm();
+  if (!trained_.sliced()) return norm;
+  const at::Tensor squares = at::full({1}, norm * norm, at::kDouble);
+  trained_.group().all_reduce(squares);
+  return std::sqrt(*squares.const_data_ptr<double>());
 }
 
 double AdamW::step(double lr) {
   const double norm = gradient_norm();
   if (!std::isfinite(norm)) return norm;
-  ++steps_;
-  for (Group& group : groups_) {
-    if (group.masters.empty()) continue;
-    if (options_.max_grad_norm > 0 && norm > options_.max_grad_norm) {
-      at::_foreach_mul_(group.gradients, options_.max_grad_norm / (norm + 1e-6));
-    }
-    for (at::Tensor& count : group.counts) count.fill_(static_cast<double>(steps_));
-    at::_fused_adamw_(group.masters, group.gradients, group.first, group.second, {}, group.counts, lr,
-                      options_.betas[0], options_.betas[1], group.weight_decay, options_.eps, /*amsgrad=*/false,
-                      /*maximize=*/false);
-  }
+  update_.step({.lr = lr,
+                .beta1 = options_.betas[0],
+                .beta2 = options_.betas[1],
+                .eps = options_.eps,
+                .weight_decay = options_.weight_decay,
+                .max_norm = options_.max_grad_norm,
+                .step = ++steps_},
+               norm);
   return norm;
 }
 

@@ -1,10 +1,7 @@
 // AdamW (Loshchilov, Hutter 2019, algorithm 2) over the master copies, or a rank's slices of them, and gradient clipping by the
 // global norm. Weight decay leaves norms and biases alone (one dimension), as is usual.
 #pragma once
-#include <ATen/ATen.h>
-
-#include <vector>
-
+#include "core/ops/adamw.h"
 #include "core/recipe/recipe.h"
 #include "core/train/trained.h"
 
@@ -16,7 +13,7 @@ class AdamW {
   AdamW(const Trained& trained, const recipe::Optimizer& options);
 
   // Clips the gradients to max_grad_norm and updates the master copies with learning rate `lr`. Returns the norm before
-  // clipping, over all ranks; when it is not finite nothing changes.
+  // clipping, over all ranks; when it is not finite nothing changes. Otherwise the slices' gradients are zero afterwards.
   double step(double lr);
 
   // Number of steps done, for checkpoints; the moments are in the slices.
@@ -26,13 +23,9 @@ class AdamW {
  private:
   [[nodiscard]] double gradient_norm() const;
 
-  struct Group {
-    double weight_decay;
-    std::vector<at::Tensor> masters, gradients, first, second, counts;
-  };
   const Trained& trained_;
-  Group groups_[2];
   recipe::Optimizer options_;
+  ops::AdamW update_;
   int64_t steps_ = 0;
 };
 

@@ -130,13 +130,10 @@ void Trained::finish(Bucket& bucket) const {
 }
 
 void Trained::spread() {
-  for (const Bucket& bucket : buckets_) {
-    if (bucket.gradients.defined()) bucket.gradients.zero_();
-    if (kind_ == Gradients::sliced_by_unit) bucket.mine.zero_();
-  }
   if (kind_ == Gradients::whole) {
     for (const Slice& slice : slices_) slice.parameter->sync();
   } else if (kind_ == Gradients::sliced) {
+    for (const Bucket& bucket : buckets_) bucket.gradients.zero_();
     spread_values();
   }
 }

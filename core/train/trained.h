@@ -50,7 +50,7 @@ class Trained {
   void sum();
 
   // After the optimizer has changed the slices: every rank's values (with sliced_by_unit they are core/train/weight_shards.h's), and
-  // gradients of zero for the next step.
+  // zeros in whole gradients that stand beside the slices' (the optimizer leaves zeros in those).
   void spread();
 
   // All of what `slice` is this rank's part of: every rank asks for the same. One tensor at a time is there.
