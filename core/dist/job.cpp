@@ -90,6 +90,12 @@ void Job::open_group(int64_t sequence_size, const at::Device& device) {
     sequence_group_ = open(fmt::format("sequence {}", place_.data), place_.sequence, place_.sequence_size);
 }
 
+int64_t Job::sum(int64_t value) {
+  const at::Tensor sum = at::full({1}, value, at::kLong);
+  group_->all_reduce(sum);
+  return *sum.const_data_ptr<int64_t>();
+}
+
 void Job::check_same(const std::string& what, const std::string& value) {
   const at::Tensor mine = at::empty({1}, at::kLong), all = at::empty({launch_.size}, at::kLong);
   *mine.data_ptr<int64_t>() = static_cast<int64_t>(std::hash<std::string>{}(fingerprint(value)));

@@ -53,6 +53,9 @@ class Job {
   [[nodiscard]] const Place& place() const { return place_; }
   [[nodiscard]] Activity& activity() { return activity_; }
 
+  // Over all ranks.
+  [[nodiscard]] int64_t sum(int64_t value);
+
   // Exit 2 on the ranks whose value is not rank 0's: "rank 2 runs with other WHAT than rank 0".
   void check_same(const std::string& what, const std::string& value);
 
