@@ -72,7 +72,8 @@ std::vector<std::string> remedies(const model::Config& config, const recipe::Rec
     changed = recipe;
     changed.memory.recompute = "auto";
     changed.parallel = {.shard = "auto", .sequence = sequence};
-    if (machine.ranks() % sequence == 0) attempt(changed, fmt::format("parallel.sequence={}", sequence));
+    const bool possible = config.sliding_window == 0 && recipe.context.length >= 2 * sequence;
+    if (possible && machine.ranks() % sequence == 0) attempt(changed, fmt::format("parallel.sequence={}", sequence));
   }
   changed = recipe;
   changed.model.quantize = "nf4";
@@ -84,31 +85,31 @@ std::vector<std::string> remedies(const model::Config& config, const recipe::Rec
 
 nlohmann::ordered_json json_of(const StepCost& c) {
   const train::Flops& f = c.flops;
-  return {{"seconds", c.seconds},
-          {"tokens_per_s", c.tokens_per_s},
-          {"mfu", c.mfu},
-          {"hfu", c.hfu},
-          {"micro_batches", c.micro_batches},
-          {"seconds_of",
-           {{"products", c.products},
-            {"attention", c.attention},
-            {"elementwise", c.elementwise},
-            {"optimizer", c.optimizer},
-            {"gradients", c.gradients},
-            {"sequence", c.sequence},
-            {"weights_waited", c.weights_waited},
-            {"weights", c.weights}}},
-          {"flops_of_a_micro_batch",
-           {{"forward", f.forward},
-            {"input_gradients", f.input_gradients},
-            {"trained_gradients", f.trained_gradients},
-            {"recompute", f.recompute},
-            {"head", f.head},
-            {"attention_forward", f.attention_forward},
-            {"attention_backward", f.attention_backward},
-            {"attention_again", f.attention_again}}},
-          {"bytes_sent",
-           {{"gradients", c.traffic.gradients}, {"weights", c.traffic.weights}, {"sequence", c.traffic.sequence}}}};
+  return {
+      {"seconds", c.seconds},
+      {"tokens_per_s", c.tokens_per_s},
+      {"mfu", c.mfu},
+      {"hfu", c.hfu},
+      {"micro_batches", c.micro_batches},
+      {"seconds_of",
+       {{"products", c.products},
+        {"attention", c.attention},
+        {"elementwise", c.elementwise},
+        {"optimizer", c.optimizer},
+        {"gradients", c.gradients},
+        {"sequence", c.sequence},
+        {"weights_waited", c.weights_waited},
+        {"weights", c.weights}}},
+      {"flops_of_a_micro_batch",
+       {{"forward", f.forward},
+        {"input_gradients", f.input_gradients},
+        {"trained_gradients", f.trained_gradients},
+        {"recompute", f.recompute},
+        {"head", f.head},
+        {"attention_forward", f.attention_forward},
+        {"attention_backward", f.attention_backward},
+        {"attention_again", f.attention_again}}},
+      {"bytes_sent", {{"gradients", c.sent.gradients}, {"weights", c.sent.weights}, {"sequence", c.sent.sequence}}}};
 }
 
 void print_memory(const SpreadPlan& planned, const Machine& machine, const std::vector<std::string>& ways) {
@@ -117,7 +118,7 @@ void print_memory(const SpreadPlan& planned, const Machine& machine, const std::
   const auto row = [](const char* what, int64_t n, const std::string& note) {
     fmt::print("  {:<22} {:>10}  {}\n", what, bytes(n), note);
   };
-  row("weights", m.weights, planned.spread.shard == Shard::model ? "this rank's share, and two layers whole" : "");
+  row("weights", m.weights, planned.spread.shard == Shard::model ? "this rank's share, and what is gathered" : "");
   row("trained", m.trained, "master copies, gradients, moments");
   row("kept for backward", m.activations, "recompute: " + train::describe(m.recompute));
   row("work", m.work, fmt::format("one layer's, or the head's ({})", bytes(m.head)));
@@ -140,11 +141,13 @@ void print_cost(const StepCost& c, const char* title) {
   row("attention", c.attention, fmt::format("{:.0f} TFLOP", c.flops.attention() * micro));
   row("norms, RoPE, SwiGLU", c.elementwise, "by memory bandwidth");
   row("optimizer", c.optimizer, "");
-  if (c.traffic.gradients > 0) row("gradients", c.gradients, format_bytes(c.traffic.gradients) + " sent, waited for");
-  if (c.traffic.sequence > 0) row("keys and values", c.sequence, format_bytes(c.traffic.sequence) + ", waited for");
-  if (c.traffic.weights > 0) {
+  const bool by_unit = c.sent.gradients > 0 && c.gradients == 0;  // tune.mode full, the model split
+  if (c.gradients > 0) row("gradients", c.gradients, format_bytes(c.sent.gradients) + " sent, waited for");
+  if (c.sent.sequence > 0) row("keys and values", c.sequence, format_bytes(c.sent.sequence) + ", waited for");
+  if (c.sent.weights > 0) {
     row("weights", c.weights_waited,
-        fmt::format("{} gathered in {:.3f} s, beside the arithmetic", format_bytes(c.traffic.weights), c.weights));
+        fmt::format("{} gathered{} in {:.3f} s, beside the arithmetic", format_bytes(c.sent.weights),
+                    by_unit ? fmt::format(", {} of gradients sent", format_bytes(c.sent.gradients)) : "", c.weights));
   }
   row("step", c.seconds,
       fmt::format("{} tokens/s, MFU {:.0f}%, HFU {:.0f}%", format_count(c.tokens_per_s), 100 * c.mfu, 100 * c.hfu));
@@ -167,6 +170,7 @@ Exit run(const cxxopts::ParseResult& arguments) {
   recipe.context.length = extension.length;
   const int64_t ranks = machine.ranks(), sequence = recipe.parallel.sequence;
   if (ranks % sequence != 0) usage_error("parallel.sequence {}: does not divide the {} GPUs", sequence, ranks);
+  train::check_sequence(recipe, config);
   if (recipe.memory.offload != "none") usage_error("plan: memory.offload {}: cannot be planned", recipe.memory.offload);
 
   const SpreadPlan planned = plan_memory(config, recipe, machine);
@@ -187,7 +191,7 @@ Exit run(const cxxopts::ParseResult& arguments) {
   if (json != "-") {
     fmt::print("{} x {}{}: {} parameters, {} trained; {} tokens, {}\n", ranks, machine.gpu.title,
                machine.nodes > 1 ? fmt::format(" on {} nodes", machine.nodes) : "",
-               format_count(static_cast<double>(counts.all())), format_count(static_cast<double>(counts.trained())),
+               format_count(static_cast<double>(counts.all())), format_count(static_cast<double>(counts.trained)),
                recipe.context.length, group > 0 ? fmt::format("S2 groups of {}", group) : "full attention");
     fmt::print("{} rows a step, {} a row; micro-batches of {}, {} of them a step; shard: {}\n", recipe.batch.sequences,
                sequence == 1 ? "1 GPU" : fmt::format("{} GPUs", sequence), recipe.batch.micro, cost.micro_batches,
@@ -207,7 +211,7 @@ Exit run(const cxxopts::ParseResult& arguments) {
                                   {"gpus", machine.gpus},
                                   {"nodes", machine.nodes},
                                   {"parameters", counts.all()},
-                                  {"trained_parameters", counts.trained()},
+                                  {"trained_parameters", counts.trained},
                                   {"context", recipe.context.length},
                                   {"group", group},
                                   {"shard", train::to_string(planned.spread.shard)},

@@ -74,6 +74,23 @@ Loan loan(const Sections& sections, const Pieces& reader, const Pieces& owner) {
   return result;
 }
 
+// How many places on the furthest rank is that needs something of another, the same seen from every rank.
+int reach(const Sections& sections, Layout layout, int64_t tokens, int size) {
+  if (layout == Layout::zigzag) return size - 1;
+  const int64_t each = tokens / size, larger = tokens % size;  // as share_of() does it
+  const auto rank_of = [&](int64_t token) {
+    const int64_t in_larger = larger * (each + 1);
+    return token < in_larger ? token / (each + 1) : larger + (token - in_larger) / each;
+  };
+  int64_t furthest = 0;
+  for (const ops::HeadSection& section : sections) {
+    const std::vector<int64_t>& cut = section.boundaries;
+    for (size_t i = 0; i + 1 < cut.size(); ++i)
+      furthest = std::max(furthest, rank_of(cut[i + 1] - 1) - rank_of(cut[i]));
+  }
+  return static_cast<int>(furthest);
+}
+
 int64_t numbers(const std::vector<Keys>& keys) {
   int64_t sum = 0;
   for (const Keys& k : keys) sum += 2 * k.numbers();  // keys and values
@@ -123,7 +140,8 @@ SequencePlan plan_sequence(const ops::GroupPlan& plan, Layout layout, int rank, 
     }
   }
   result.lent = lent_by(sections, mine);
-  for (int k = 0; k < size; ++k) {
+  const int last = reach(sections, layout, plan.tokens, size);
+  for (int k = 0; k <= last; ++k) {
     const int to = (rank + k) % size, from = (rank + size - k) % size;
     Loan in = loan(sections, mine, pieces(from)), out = loan(sections, pieces(to), mine);
     result.steps.push_back({.to = to,

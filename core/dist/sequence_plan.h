@@ -51,11 +51,12 @@ struct SequenceStep {
 };
 
 struct SequencePlan {
-  std::vector<Range> pieces;        // this rank's tokens
-  ops::GroupPlan local;             // attention among them, inside each piece
-  std::vector<Queries> queries;     // of every slot: those that attend to keys before their piece, or no rows
-  std::vector<Keys> lent;           // of every slot: those that later pieces attend to, or no rows
-  std::vector<SequenceStep> steps;  // one for every rank of the group, many of them empty
+  std::vector<Range> pieces;     // this rank's tokens
+  ops::GroupPlan local;          // attention among them, inside each piece
+  std::vector<Queries> queries;  // of every slot: those that attend to keys before their piece, or no rows
+  std::vector<Keys> lent;        // of every slot: those that later pieces attend to, or no rows
+  // As many on every rank: one for every rank of the group, but with contiguous pieces none further than a segment goes.
+  std::vector<SequenceStep> steps;
 
   // Numbers that this rank sends in a layer of that head size: keys and values forward; backward both again and, for those
   // that it received, their gradients.

@@ -3,9 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 
-#include "core/model/tensors.h"
 #include "core/model/weights.h"
+#include "core/train/sequence_share.h"
+#include "core/train/setup.h"
+#include "core/train/step_cost.h"
 
 namespace longlora::train {
 
@@ -25,9 +28,39 @@ bool trains(const recipe::Tune& tune, const char* target) {
   return tune.mode == "full" || has(tune.targets, target);
 }
 
-// NF4 with blocks of 64 and their scales in 8 bits (QLoRA, arXiv 2305.14314, section 3): 4.127 bits an element.
-int64_t weight_bytes(const recipe::Recipe& recipe, int64_t elements, int64_t element) {
-  return recipe.model.quantize == "nf4" ? elements * 4127 / 8000 : elements * element;
+// Weights that are gathered, and whole gradients of split weights, at the worst moment (core/train/weight_shards.h, trained.h).
+struct Gathered {
+  int64_t weights = 0, gradients = 0;
+};
+Gathered gathered(const std::vector<UnitSizes>& units, const StepShape& shape) {
+  Gathered most;
+  if (shape.shard != Shard::model || shape.ranks == 1) return most;
+  const auto weights = [&](size_t unit) { return sliced_weights(units[unit], shape) * shape.ranks; };
+  const auto gradients = [&](size_t unit) {
+    return shape.full ? sliced(units[unit], shape.ranks) * shape.ranks * shape.master : 0;
+  };
+  const size_t last = units.size() - 1;
+  for (size_t unit = 0; unit < last; ++unit) {  // one is there, the other on its way
+    most.weights = std::max(most.weights, weights(unit) + weights(unit + 1));
+    // Those of the unit above are on their way, put in the order of the ranks.
+    most.gradients = std::max(most.gradients, gradients(unit) + 2 * gradients(unit + 1));
+  }
+  if (shape.tied) {  // the embedding is there as the head; its gradients stay
+    most.weights = std::max(most.weights, weights(0) + weights(last) + weights(last - 1));
+    most.gradients += gradients(0);
+  }
+  return most;
+}
+
+// What the messages of a sequence group take in a layer's backward pass (core/dist/sequence_attention.cpp): keys and values of this
+// step and the next, to and from this rank; gradients of this step in float32, and those of two steps on their way back; sums.
+int64_t exchange_bytes(const model::Config& c, const recipe::Recipe& recipe, const Spread& spread, int64_t element) {
+  if (spread.sequence == 1) return 0;
+  const bool fully = recipe.attention.pattern == "full" || recipe.attention.finish > 0;
+  const int64_t group = fully ? 0 : group_of(recipe);
+  const ops::GroupPlan plan = batch_plan(c, recipe.batch.micro, recipe.context.length, group);
+  const SequenceShare share = largest_share(plan, c.head_dim, group > 0, static_cast<int>(spread.sequence));
+  return share.message * (6 * element + 4) + share.sums * 4;
 }
 
 // The head's hidden states, their gradients, those of the norm before it, and a chunk of logits (core/ops/cross_entropy.cpp).
@@ -77,23 +110,14 @@ std::string describe(const std::vector<Recompute>& recompute) {
 
 Counts count_parameters(const model::Config& config, const recipe::Tune& tune) {
   Counts counts;
-  const bool full = tune.mode == "full";
-  const bool head = has(tune.also, config.tie_embeddings ? "embed" : "lm_head");
   model::for_each_tensor(config, [&](const std::string& name, const std::vector<int64_t>& shape) {
-    const bool layer = name.starts_with("model.layers."), norm = name.ends_with("norm.weight");
     const bool embedding = name.starts_with("model.embed_tokens"), matrix = shape.size() == 2;
     const int64_t elements = matrix ? shape[0] * shape[1] : shape[0];
-    const bool whole = full || (norm && has(tune.also, "norm")) || (embedding && has(tune.also, "embed")) ||
-                       (name == "lm_head.weight" && head);
-    int64_t& place = whole ? (layer ? counts.trained_layers : counts.trained_rest)
-                           : (layer ? counts.frozen_layers : counts.frozen_rest);
-    place += elements;
-    if (matrix && whole && (!embedding || (config.tie_embeddings && head)))
+    const bool whole = trains_whole(tune, name);
+    (whole ? counts.trained : counts.frozen) += elements;
+    if (adds_lora(tune, name)) counts.trained += tune.rank * (shape[0] + shape[1]);
+    if (matrix && whole && (!embedding || config.tie_embeddings))
       counts.largest_trained = std::max(counts.largest_trained, elements);
-    if (!layer || !matrix || full) return;
-    const std::string module = name.substr(0, name.rfind('.'));
-    if (has(tune.targets, module.substr(module.rfind('.') + 1)))
-      counts.trained_layers += tune.rank * (shape[0] + shape[1]);
   });
   return counts;
 }
@@ -124,29 +148,33 @@ int64_t work_bytes(const model::Config& c, const recipe::Recipe& recipe, Recompu
 }
 
 MemoryPlan plan_memory(const model::Config& c, const recipe::Recipe& recipe, const Spread& spread, int64_t available) {
-  const auto element = static_cast<int64_t>(c10::elementSize(model::parse_dtype(recipe.model.dtype)));
-  const Counts counts = count_parameters(c, recipe.tune);
+  const StepShape shape = step_shape(c, recipe, spread);
+  const int64_t element = shape.value;
   const int64_t tokens = (recipe.batch.micro * recipe.context.length + spread.sequence - 1) / spread.sequence;
-  const bool full = recipe.tune.mode == "full", split_model = spread.shard == Shard::model;
-  const int64_t states = spread.shard == Shard::none ? 1 : spread.ranks, split = split_model ? spread.ranks : 1;
-  const auto share = [](int64_t bytes, int64_t ranks) { return (bytes + ranks - 1) / ranks; };
+  const std::vector<UnitSizes> units = unit_sizes(c, recipe);
+  const bool split = shape.shard == Shard::model, states = shape.shard != Shard::none, full = shape.full;
 
   MemoryPlan plan;
-  const int64_t split_layers = full ? counts.trained_layers : counts.frozen_layers;
-  const int64_t layers = weight_bytes(recipe, split_layers, element);
-  plan.weights = share(layers, split) + (counts.all() - split_layers) * element;
-  if (split_model && spread.ranks > 1) plan.weights += 2 * layers / c.layers;
-  if (recipe.model.quantize == "nf4") plan.weights += split_layers / c.layers * element;  // a layer for its products
-  // Master and two moments, and gradients, in float32; gradients are whole but for those of split weights.
-  plan.trained = share(12 * counts.trained(), states);
-  plan.trained += full && split_model ? share(4 * counts.trained_layers, split) + 4 * counts.trained_rest +
-                                            4 * 2 * counts.trained_layers / c.layers
-                                      : 4 * counts.trained();
+  const Gathered most = gathered(units, shape);
+  plan.weights = most.weights;
+  plan.trained = most.gradients;
+  for (const UnitSizes& unit : units) {
+    const int64_t trained = std::accumulate(unit.trained.begin(), unit.trained.end(), int64_t{0});
+    plan.weights += split && full ? 0 : trained * element;
+    plan.weights +=
+        split ? sliced_weights(unit, shape) : std::accumulate(unit.frozen.begin(), unit.frozen.end(), int64_t{0});
+    // Master, two moments, and gradients, in float32; whole gradients beside those of the slices but for split weights.
+    plan.trained += 16 * (states ? sliced(unit, shape.ranks) : trained);
+    if (states && !(split && full)) plan.trained += 4 * trained;
+  }
+  if (recipe.model.quantize == "nf4") {  // a layer for its products
+    const UnitSizes& layer = units[1];
+    plan.weights += std::accumulate(layer.frozen.begin(), layer.frozen.end(), int64_t{0}) * element * 8000 / 4127;
+  }
   plan.head = head_bytes(c, tokens, element);
-  int64_t other = counts.largest_trained * element;                             // a weight's gradient on its way
+  int64_t other = count_parameters(c, recipe.tune).largest_trained * element;   // a weight's gradient on its way
   other += recipe.context.length * c.head_dim * std::max<int64_t>(4, element);  // cos and sin
-  if (spread.sequence > 1 && recipe.attention.pattern == "full")                // keys, values of the whole row
-    other += 4 * recipe.batch.micro * recipe.context.length * c.kv_heads * c.head_dim * element;  // and gradients
+  other += exchange_bytes(c, recipe, spread, element);
 
   const auto take = [&](std::vector<Recompute> policies) {
     plan.activations = 0;

@@ -14,11 +14,9 @@ namespace longlora::train {
 
 // Elements of a model by what happens to them, from its config alone.
 struct Counts {
-  int64_t frozen_layers = 0, frozen_rest = 0;    // decoder layers; embedding, final norm and head
-  int64_t trained_layers = 0, trained_rest = 0;  // LoRA counts with its layers
-  int64_t largest_trained = 0;                   // the largest matrix whose gradient is a matrix product
-  [[nodiscard]] int64_t trained() const { return trained_layers + trained_rest; }
-  [[nodiscard]] int64_t all() const { return frozen_layers + frozen_rest + trained(); }
+  int64_t frozen = 0, trained = 0;
+  int64_t largest_trained = 0;  // the largest matrix whose gradient is a matrix product
+  [[nodiscard]] int64_t all() const { return frozen + trained; }
 };
 [[nodiscard]] Counts count_parameters(const model::Config& config, const recipe::Tune& tune);
 

@@ -116,15 +116,15 @@ std::shared_ptr<const data::Rows> open_rows(const recipe::Recipe& recipe, const 
   return std::make_shared<data::Rows>(source, packing, recipe.context.length, pad_id(tokenizer), name);
 }
 
-// Whether the ranks of a sequence group can share a row.
+}  // namespace
+
 void check_sequence(const recipe::Recipe& recipe, const model::Config& config) {
   const int64_t ranks = recipe.parallel.sequence;
   if (ranks == 1) return;
   if (config.sliding_window > 0) {
     usage_error(
         "parallel.sequence {}: this model attends within a sliding window of {} tokens, and a row with a window cannot "
-        "be "
-        "shared out; give parallel.sequence=1",
+        "be shared out; give parallel.sequence=1",
         ranks, config.sliding_window);
   }
   if (recipe.context.length < 2 * ranks) {
@@ -132,8 +132,6 @@ void check_sequence(const recipe::Recipe& recipe, const model::Config& config) {
                 ranks, recipe.context.length, 2 * ranks);
   }
 }
-
-}  // namespace
 
 int64_t group_of(const recipe::Recipe& recipe) {
   if (recipe.attention.pattern == "full") return 0;

@@ -22,6 +22,9 @@ namespace longlora::train {
 // S2-Attn group in tokens of a recipe whose context.length is filled in; 0 for attention.pattern full.
 [[nodiscard]] int64_t group_of(const recipe::Recipe& recipe);
 
+// Exit 2 where parallel.sequence ranks cannot share a row of the recipe, whose context.length is filled in.
+void check_sequence(const recipe::Recipe& recipe, const model::Config& config);
+
 struct Setup {
   recipe::Recipe recipe;       // with context.length filled in
   model::Extension extension;  // the model's config at the context asked for

@@ -4,7 +4,7 @@
 #include <array>
 
 #include "core/model/tensors.h"
-#include "core/train/scaling.h"
+#include "core/train/sequence_share.h"
 
 namespace longlora::train {
 
@@ -50,23 +50,21 @@ double streamed(const model::Config& c, double element) {
   return (forward + backward) * element;
 }
 
+int64_t element_size(const recipe::Recipe& recipe) {
+  return static_cast<int64_t>(c10::elementSize(model::parse_dtype(recipe.model.dtype)));
+}
+
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
 }  // namespace
 
-ops::GroupPlan row_plan(const model::Config& config, int64_t length, int64_t group) {
-  const std::array<int64_t, 2> row = {0, length};
-  return group > 0 ? ops::GroupPlan::s2(row, group, config.heads, config.kv_heads, config.sliding_window)
-                   : ops::GroupPlan::full(row, config.heads, config.kv_heads, config.sliding_window);
-}
-
 Flops count_flops(const model::Config& c, const recipe::Recipe& recipe, const MemoryPlan& memory, int64_t group,
                   int64_t sequence) {
   const int64_t length = recipe.context.length;
-  const auto micro = static_cast<double>(recipe.batch.micro), layers = static_cast<double>(c.layers);
-  const double tokens = micro * static_cast<double>(ceil_div(length, sequence));
+  const auto layers = static_cast<double>(c.layers);
+  const auto tokens = static_cast<double>(ceil_div(recipe.batch.micro * length, sequence));
   const bool full = recipe.tune.mode == "full";
   const std::array<Stack, 4> all = stacks(c, recipe.tune);
   Flops flops;
@@ -76,11 +74,9 @@ Flops count_flops(const model::Config& c, const recipe::Recipe& recipe, const Me
     if (full) flops.trained_gradients += layers * tokens * 2 * s.in * s.out;
     flops.trained_gradients += layers * tokens * 4 * static_cast<double>(s.ranks) * (s.in + s.out);
   }
-  const ops::GroupPlan plan = row_plan(c, length, group);
-  double pairs = 0;  // of the rank with the most
-  for (int64_t part = 0; part < sequence; ++part)
-    pairs = std::max(pairs, attention_pairs(plan, length * part / sequence, length * (part + 1) / sequence));
-  const double attention = 4 * static_cast<double>(c.head_dim) * pairs * micro;
+  const ops::GroupPlan plan = batch_plan(c, recipe.batch.micro, length, group);
+  const double pairs = largest_share(plan, c.head_dim, group > 0, static_cast<int>(sequence)).pairs;
+  const double attention = 4 * static_cast<double>(c.head_dim) * pairs;
   flops.attention_forward = layers * attention;
   flops.attention_backward = 2.5 * layers * attention;
   for (const Recompute policy : memory.recompute) {
@@ -94,15 +90,37 @@ Flops count_flops(const model::Config& c, const recipe::Recipe& recipe, const Me
   return flops;
 }
 
+StepShape step_shape(const model::Config& config, const recipe::Recipe& recipe, const Spread& spread) {
+  const int64_t groups_of_ranks = std::max<int64_t>(1, spread.ranks / spread.sequence);
+  return {.shard = spread.shard,
+          .full = recipe.tune.mode == "full",
+          .tied = config.tie_embeddings,
+          .ranks = static_cast<int>(spread.ranks),
+          .value = element_size(recipe),
+          .master = 4,
+          .micro_batches = ceil_div(ceil_div(recipe.batch.sequences, groups_of_ranks), recipe.batch.micro)};
+}
+
+int64_t exchanged_bytes(const model::Config& config, const recipe::Recipe& recipe, const MemoryPlan& memory,
+                        const Spread& spread, int64_t group, int rank) {
+  const ops::GroupPlan plan = batch_plan(config, recipe.batch.micro, recipe.context.length, group);
+  const SequenceShare share = share_of_rank(plan, config.head_dim, group > 0, rank, static_cast<int>(spread.sequence));
+  int64_t numbers = 0;
+  for (const Recompute policy : memory.recompute)
+    numbers += share.forward * (policy == Recompute::everything ? 2 : 1) + share.backward;
+  return step_shape(config, recipe, spread).micro_batches * numbers * element_size(recipe);
+}
+
 StepCost step_cost(const model::Config& c, const recipe::Recipe& recipe, const MemoryPlan& memory, const Spread& spread,
                    const Gpu& gpu, int64_t gpus_a_node, int64_t group) {
-  const auto element = static_cast<double>(c10::elementSize(model::parse_dtype(recipe.model.dtype)));
-  const int64_t length = recipe.context.length, groups_of_ranks = std::max<int64_t>(1, spread.ranks / spread.sequence);
+  const StepShape shape = step_shape(c, recipe, spread);
+  const auto element = static_cast<double>(shape.value);
+  const int64_t length = recipe.context.length;
   StepCost cost;
-  cost.micro_batches = ceil_div(ceil_div(recipe.batch.sequences, groups_of_ranks), recipe.batch.micro);
+  cost.micro_batches = shape.micro_batches;
   cost.flops = count_flops(c, recipe, memory, group, spread.sequence);
   const auto times = static_cast<double>(cost.micro_batches), layers = static_cast<double>(c.layers);
-  const double tokens = static_cast<double>(recipe.batch.micro * ceil_div(length, spread.sequence));
+  const double tokens = static_cast<double>(ceil_div(recipe.batch.micro * length, spread.sequence));
 
   const double segment = static_cast<double>(group > 0 ? group : length);
   const double forward = attention_rate(gpu, false, segment), backward = attention_rate(gpu, true, segment);
@@ -115,32 +133,24 @@ StepCost step_cost(const model::Config& c, const recipe::Recipe& recipe, const M
   // Ranks of one node talk over its links; as soon as one operation spans nodes its slowest link counts.
   const double everywhere = spread.ranks > gpus_a_node ? gpu.network : gpu.link;
   const double in_a_row = spread.sequence > gpus_a_node ? gpu.network : gpu.link;
-  const Counts counts = count_parameters(c, recipe.tune);
-  const bool full = recipe.tune.mode == "full", split_model = spread.shard == Shard::model;
-  const auto gathered = [&](double bytes) {
-    return static_cast<double>(gather_bytes(static_cast<int64_t>(bytes), spread.ranks));
-  };
-  const double states = spread.shard == Shard::none ? 1 : static_cast<double>(spread.ranks);
-  const auto trained = static_cast<double>(counts.trained());
-  cost.traffic.gradients = spread.shard == Shard::none ? 2 * gathered(4 * trained)  // an all-reduce
-                                                       : gathered(4 * trained) + gathered(element * trained);
-  if (split_model) {
-    const double bits = recipe.model.quantize == "nf4" ? 0.516 : element;
-    const double bytes =
-        full ? static_cast<double>(counts.trained_layers) * element : static_cast<double>(counts.frozen_layers) * bits;
-    cost.traffic.weights = times * 2 * gathered(bytes);
+  const std::vector<UnitSizes> units = unit_sizes(c, recipe);
+  const StepBytes bytes = step_bytes(units, shape), weights{.all_gather = bytes.weights};
+  cost.sent.weights = ring_bytes(weights, spread.ranks);
+  cost.sent.gradients = ring_bytes(bytes, spread.ranks) - cost.sent.weights;
+  for (int rank = 0; rank < spread.sequence && spread.sequence > 1; ++rank) {
+    const int64_t exchanged = exchanged_bytes(c, recipe, memory, spread, group, rank);
+    cost.sent.sequence = std::max(cost.sent.sequence, static_cast<double>(exchanged));
   }
-  const ops::GroupPlan plan = row_plan(c, length, group);
-  int64_t halo = 0;
-  for (int64_t part = 1; part < spread.sequence; ++part)
-    halo = std::max(halo, halo_elements(plan, c.head_dim, length * part / spread.sequence));
-  cost.traffic.sequence = times * layers * static_cast<double>(recipe.batch.micro * halo) * element * 3;
 
   // Read: gradient, master, two moments; written: these but the gradient, which is zeroed, and the value.
-  cost.optimizer = trained * (4 + 12 + 12 + 4 + element) / states / bandwidth;
-  cost.gradients = cost.traffic.gradients / everywhere;
-  cost.sequence = cost.traffic.sequence / in_a_row;
-  cost.weights = cost.traffic.weights / everywhere;
+  int64_t updated = 0;
+  for (const UnitSizes& unit : units) updated += sliced(unit, spread.shard == Shard::none ? 1 : shape.ranks);
+  cost.optimizer = static_cast<double>(updated) * (4 + 12 + 12 + 4 + element) / bandwidth;
+  // Gradients of split weights are sent after every layer of every micro-batch.
+  const bool by_unit = spread.shard == Shard::model && shape.full;
+  cost.gradients = by_unit ? 0 : cost.sent.gradients / everywhere;
+  cost.sequence = cost.sent.sequence / in_a_row;
+  cost.weights = cost.sent.weights / everywhere + (by_unit ? cost.sent.gradients / everywhere : 0);
   const double arithmetic = cost.products + cost.attention + cost.elementwise;
   cost.weights_waited = std::max(0.0, cost.weights - arithmetic);
   cost.seconds = arithmetic + cost.optimizer + cost.gradients + cost.sequence + cost.weights_waited;

@@ -3,9 +3,9 @@
 #pragma once
 #include <string>
 
-#include "core/ops/group_plan.h"
 #include "core/train/gpus.h"
 #include "core/train/memory_plan.h"
+#include "core/train/traffic.h"
 
 namespace longlora::train {
 
@@ -26,9 +26,9 @@ struct Flops {
   [[nodiscard]] double model() const { return products() - recompute + 3 * attention_forward; }
 };
 
-// What a rank sends in a step, in bytes.
-struct Traffic {
-  double gradients = 0;  // summed over the ranks, and updated weights gathered with a split optimizer
+// What goes out of the busiest rank in a step, in bytes.
+struct Sent {
+  double gradients = 0;  // summed over the ranks; and new values, gathered where each rank has made its slices of them
   double weights = 0;    // gathered with a split model, forward and backward of every micro-batch
   double sequence = 0;   // keys and values forward; again, and their gradients, backward
 };
@@ -36,24 +36,27 @@ struct Traffic {
 struct StepCost {
   int64_t micro_batches = 0;  // of the busiest rank in a step
   Flops flops;                // of one micro-batch
-  Traffic traffic;
+  Sent sent;
   // Seconds of a step.
   double products = 0, attention = 0, elementwise = 0, optimizer = 0;
   double gradients = 0, sequence = 0;  // waited for
-  double weights = 0;                  // hidden behind the arithmetic but for `weights_waited`
+  double weights = 0;  // with the gradients of split weights; hidden behind the arithmetic but for `weights_waited`
   double weights_waited = 0;
   double seconds = 0;
   double tokens_per_s = 0;  // of all ranks together
   double mfu = 0, hfu = 0;  // shares of the peak: the model's operations, and all that are computed
 };
 
-// How the attention of a row of `length` tokens is cut: `group` 0 is full.
-[[nodiscard]] ops::GroupPlan row_plan(const model::Config& config, int64_t length, int64_t group);
-
 [[nodiscard]] Flops count_flops(const model::Config& config, const recipe::Recipe& recipe, const MemoryPlan& memory,
                                 int64_t group, int64_t sequence);
 
-// `gpus` of them in a node, `nodes` nodes: spread.ranks of both together. `group` as in row_plan().
+// What a rank gives to the operations between ranks in a step, as dist::Traffic counts it: step_bytes() of this, and to the
+// exchanges of its sequence group, in which it is `rank`, exchanged_bytes(). `group` as in batch_plan().
+[[nodiscard]] StepShape step_shape(const model::Config& config, const recipe::Recipe& recipe, const Spread& spread);
+[[nodiscard]] int64_t exchanged_bytes(const model::Config& config, const recipe::Recipe& recipe,
+                                      const MemoryPlan& memory, const Spread& spread, int64_t group, int rank);
+
+// `gpus_a_node` of the ranks' GPUs are in a node.
 [[nodiscard]] StepCost step_cost(const model::Config& config, const recipe::Recipe& recipe, const MemoryPlan& memory,
                                  const Spread& spread, const Gpu& gpu, int64_t gpus_a_node, int64_t group);
 

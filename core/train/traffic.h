@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/model/llama.h"
+#include "core/recipe/recipe.h"
 #include "core/train/shard.h"
 
 namespace longlora::train {
@@ -17,19 +18,33 @@ struct UnitSizes {
 };
 // By unit: embedding, layers, final norm and head.
 [[nodiscard]] std::vector<UnitSizes> unit_sizes(model::Llama& llama);
+// The same of the model that a recipe makes, from the shapes alone.
+[[nodiscard]] std::vector<UnitSizes> unit_sizes(const model::Config& config, const recipe::Recipe& recipe);
+
+// Whether a recipe trains the tensor of this name itself, and whether it gives it LoRA.
+[[nodiscard]] bool trains_whole(const recipe::Tune& tune, const std::string& tensor);
+[[nodiscard]] bool adds_lora(const recipe::Tune& tune, const std::string& tensor);
 
 struct StepBytes {
-  int64_t all_reduce, reduce_scatter, all_gather;
+  int64_t all_reduce = 0, reduce_scatter = 0, all_gather = 0;
+  int64_t weights = 0;  // of all_gather: weights that are computed with, not the new values after a step
 };
+
+// What goes out of a rank for them in the bandwidth-optimal ring algorithms (Patarasuk, Yuan 2009, section 3).
+[[nodiscard]] double ring_bytes(const StepBytes& bytes, int64_t ranks);
 
 struct StepShape {
   Shard shard;
-  bool full;              // tune.mode full
-  bool tied;              // the embedding is the head
-  int ranks;              // at least 2
+  bool full;  // tune.mode full
+  bool tied;  // the embedding is the head
+  int ranks;
   int64_t value, master;  // bytes of an element
   int64_t micro_batches;  // a step, of the rank with the most rows
 };
+
+// Elements of the slices of a unit's trained parameters, and bytes of those of its weights where they are cut up (shard model).
+[[nodiscard]] int64_t sliced(const UnitSizes& unit, int ranks);
+[[nodiscard]] int64_t sliced_weights(const UnitSizes& unit, const StepShape& shape);
 
 // Gradients, weights and the gradient norm; not the few numbers that losses and counts of targets take.
 [[nodiscard]] StepBytes step_bytes(std::span<const UnitSizes> units, const StepShape& shape);

@@ -1,8 +1,9 @@
 // Counted operations, bytes and rates behind `longlora plan`: against examples by hand and published figures.
 #include <catch2/catch.hpp>
 
+#include "core/adapt/adapter_model.h"
 #include "core/model/shapes.h"
-#include "core/train/scaling.h"
+#include "core/train/sequence_share.h"
 #include "core/train/step_cost.h"
 
 namespace longlora {
@@ -11,39 +12,15 @@ namespace {
 using Pairs = std::vector<int64_t>;
 
 // One (query, key) pair after the other, from the definition in core/ops/group_plan.h.
-double pairs_one_by_one(const ops::GroupPlan& plan, int64_t begin, int64_t end) {
+double pairs_one_by_one(const ops::GroupPlan& plan) {
   double sum = 0;
   for (int64_t head = 0; head < plan.heads; ++head) {
     const Pairs& cut = head < plan.plain_heads ? plan.plain : plan.shifted;
     for (size_t s = 0; s + 1 < cut.size(); ++s)
-      for (int64_t q = std::max(begin, cut[s]); q < std::min(end, cut[s + 1]); ++q)
+      for (int64_t q = cut[s]; q < cut[s + 1]; ++q)
         for (int64_t k = cut[s]; k <= q; ++k) sum += plan.window == 0 || q - k < plan.window;
   }
   return sum;
-}
-
-// Elements of keys and values before `begin` that some query from `begin` on may need.
-int64_t halo_one_by_one(const ops::GroupPlan& plan, int64_t head_dim, int64_t begin) {
-  int64_t elements = 0;
-  const int64_t ratio = plan.heads / plan.kv_heads;
-  for (int64_t kv = 0; kv < plan.kv_heads; ++kv) {
-    // KV heads read by both halves (their number is odd) are sent for each.
-    for (const bool plain : {true, false}) {
-      const int64_t first = kv * ratio, last = first + ratio - 1;
-      if (plain ? first >= plan.plain_heads : last < plan.plain_heads) continue;
-      const Pairs& cut = plain ? plan.plain : plan.shifted;
-      for (int64_t k = 0; k < begin; ++k) {
-        bool needed = false;
-        for (int64_t q = begin; q < plan.tokens; ++q) {
-          size_t s = 0;
-          while (cut[s + 1] <= q) ++s;
-          needed = needed || (cut[s] <= k && (plan.window == 0 || q - k < plan.window));
-        }
-        elements += needed ? 2 * head_dim : 0;
-      }
-    }
-  }
-  return elements;
 }
 
 recipe::Recipe recipe_of(int64_t length) {
@@ -54,7 +31,7 @@ recipe::Recipe recipe_of(int64_t length) {
 
 }  // namespace
 
-TEST_CASE("pairs and halos of a rank are those counted one by one", "[plan]") {
+TEST_CASE("pairs of a plan, and of all ranks that share a row, are those counted one by one", "[plan]") {
   const int64_t row[] = {0, 37}, documents[] = {0, 5, 20, 37};
   for (const int64_t window : {0, 4}) {
     const ops::GroupPlan plans[] = {ops::GroupPlan::full(row, 4, 2, window), ops::GroupPlan::s2(row, 8, 4, 2, window),
@@ -62,44 +39,96 @@ TEST_CASE("pairs and halos of a rank are those counted one by one", "[plan]") {
                                     ops::GroupPlan::s2(documents, 6, 4, 4, window),
                                     ops::GroupPlan::full(documents, 4, 1, window)};
     for (const ops::GroupPlan& plan : plans) {
-      for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 37}, {0, 9}, {9, 18}, {16, 24}, {30, 37}}) {
-        INFO("window " << window << ", heads " << plan.heads << ", tokens " << begin << " to " << end);
-        CHECK(train::attention_pairs(plan, begin, end) == pairs_one_by_one(plan, begin, end));
-        CHECK(train::halo_elements(plan, 16, begin) == halo_one_by_one(plan, 16, begin));
+      INFO("window " << window << ", heads " << plan.heads);
+      const double pairs = pairs_one_by_one(plan);
+      CHECK(train::attention_pairs(plan) == pairs);
+      for (int size = 1; size <= 5 && window == 0; ++size) {
+        const bool grouped = !plan.uniform();
+        double sum = 0, most = 0;
+        for (int rank = 0; rank < size; ++rank) {
+          const train::SequenceShare share = train::share_of_rank(plan, 16, grouped, rank, size);
+          sum += share.pairs;
+          most = std::max(most, share.pairs);
+        }
+        CHECK(sum == pairs);
+        CHECK(train::largest_share(plan, 16, grouped, size).pairs == most);
       }
     }
   }
 }
 
 TEST_CASE("bytes between ranks", "[plan]") {
-  CHECK(train::all_reduce_bytes(1000, 4) == 1500);  // 2 * 3/4
-  CHECK(train::gather_bytes(1000, 4) == 750);
-  CHECK(train::all_reduce_bytes(1000, 1) == 0);
-  // Four groups of 8 on four ranks: half a group of K and V for half of 2 KV heads: 2 * 4 * 1 * 16.
-  const int64_t row[] = {0, 32};
-  CHECK(train::halo_elements(ops::GroupPlan::s2(row, 8, 4, 2), 16, 8) == 2 * 4 * 1 * 16);
-  // Full: everything before.
-  CHECK(train::halo_elements(ops::GroupPlan::full(row, 4, 2), 16, 24) == 24 * 2 * 2 * 16);
+  CHECK(train::ring_bytes({.all_reduce = 1000}, 4) == 1500);  // 2 * 3/4
+  CHECK(train::ring_bytes({.reduce_scatter = 1000}, 4) == 750);
+  CHECK(train::ring_bytes({.all_gather = 250}, 4) == 750);  // a quarter is this rank's
+  CHECK(train::ring_bytes({1000, 1000, 1000}, 1) == 0);
 
   recipe::Recipe r = recipe_of(32768);
   const model::Config config = model::config_of_shape("llama-2-7b");
   const train::Spread eight{.ranks = 8};
   const train::MemoryPlan memory = train::plan_memory(config, r, eight, int64_t{1} << 50);
-  const auto cost = [&](const train::Spread& spread) {
-    return train::step_cost(config, r, memory, spread, train::find_gpu("a100-80"), 8, 8192);
+  const auto cost = [&](const train::Spread& spread, int64_t group = 8192) {
+    return train::step_cost(config, r, memory, spread, train::find_gpu("a100-80"), 8, group);
   };
   const train::Counts counts = train::count_parameters(config, r.tune);
-  CHECK(cost({}).traffic.gradients == 0);
-  CHECK(cost(eight).traffic.gradients == 2.0 * 7 / 8 * 4 * static_cast<double>(counts.trained()));
-  CHECK(cost(eight).traffic.weights == 0);
+  CHECK(cost({}).sent.gradients == 0);
+  CHECK(cost(eight).sent.gradients == 2.0 * 7 / 8 * 4 * static_cast<double>(counts.trained));
+  CHECK(cost(eight).sent.weights == 0);
   CHECK(cost(eight).micro_batches == 8);
-  // Forward and backward of every micro-batch gather 7/8 of the frozen layers.
-  CHECK(cost({.ranks = 8, .shard = train::Shard::model}).traffic.weights ==
-        8 * 2 * 7.0 / 8 * 2 * static_cast<double>(counts.frozen_layers));
-  // Four ranks a row, two rows at a time: 32 micro-batches; G Hkv D / 2 elements of 2 bytes, three times, a layer.
+  // All that is frozen is gathered for the forward pass of every micro-batch; the layers again for the backward pass.
+  const double head = 32000.0 * 4096;
+  CHECK(cost({.ranks = 8, .shard = train::Shard::model}).sent.weights ==
+        8 * 7.0 / 8 * 2 * (2 * static_cast<double>(counts.frozen) - head));
+  // Four ranks a row, one row at a time: 32 micro-batches; G Hkv D / 2 elements of 2 bytes, three times, a layer.
   const train::StepCost split = cost({.ranks = 8, .sequence = 4});
   CHECK(split.micro_batches == 32);
-  CHECK(split.traffic.sequence == 32.0 * 32 * 3 * 2 * (8192 * 32 * 128 / 2));
+  CHECK(split.sent.sequence == 32.0 * 32 * 3 * 2 * (8192 * 32 * 128 / 2));
+  // Full attention: the last rank has both chunks needed by all before it or behind it, 6 of 8 in all forward, and 9 times
+  // a chunk backward (test/unit/sequence_plan.cpp has the sums); all ranks have the same work.
+  const train::StepCost full = cost({.ranks = 8, .sequence = 4}, 0), whole = cost({.ranks = 8}, 0);
+  const double chunk = 32768.0 / 8 * 2 * 32 * 128 * 2;
+  CHECK(full.sent.sequence == 32.0 * 32 * (6 + 9) * chunk);
+  CHECK(4 * full.flops.attention() == Approx(whole.flops.attention()).epsilon(1e-3));
+}
+
+TEST_CASE("sizes from the config are those of the model", "[plan][shard]") {
+  model::Config config;
+  config.architecture = "LlamaForCausalLM";
+  config.vocab_size = 41;
+  config.hidden = 12;
+  config.intermediate = 20;
+  config.layers = 3;
+  config.heads = 4;
+  config.kv_heads = 2;
+  config.head_dim = 6;
+  config.max_positions = 64;
+  for (const bool tied : {false, true}) {
+    for (const char* mode : {"lora", "full"}) {
+      for (const std::vector<std::string>& also : {std::vector<std::string>{}, {"embed", "norm"}, {"norm"}}) {
+        config.tie_embeddings = tied;
+        config.attention_bias = config.mlp_bias = tied;
+        recipe::Recipe r = recipe_of(24);
+        r.tune.mode = mode;
+        r.tune.also = also;
+        r.tune.targets = {"q_proj", "v_proj", "up_proj", "down_proj"};
+        if (!tied && !also.empty()) r.tune.also.emplace_back("lm_head");
+        model::Llama llama(config, at::kBFloat16, at::kCPU);
+        llama.initialize(1);
+        adapt::make_trainable(llama, r.tune, 1);
+        std::vector<train::UnitSizes> made = train::unit_sizes(llama), planned = train::unit_sizes(config, r);
+        REQUIRE(made.size() == planned.size());
+        for (size_t unit = 0; unit < made.size(); ++unit) {
+          for (train::UnitSizes* sizes : {&made[unit], &planned[unit]}) {
+            std::ranges::sort(sizes->trained);
+            std::ranges::sort(sizes->frozen);
+          }
+          INFO(mode << ", tied " << tied << ", unit " << unit);
+          CHECK(made[unit].trained == planned[unit].trained);
+          CHECK(made[unit].frozen == planned[unit].frozen);
+        }
+      }
+    }
+  }
 }
 
 TEST_CASE("operations are those of the published counts", "[plan]") {
