@@ -4,6 +4,7 @@
 #include "cmd/model_options.h"
 #include "cmd/rank_options.h"
 #include "cmd/verb.h"
+#include "core/base/file.h"
 #include "core/doctor/gpu.h"
 #include "core/doctor/kernels.h"
 #include "core/doctor/links.h"
@@ -26,6 +27,8 @@ void declare(cxxopts::Options& options) {
 Exit examine(const cxxopts::ParseResult& arguments, dist::Job& job) {
   const auto json = job.first() ? output_file(arguments, "json") : std::nullopt;
   const at::Device device = model::open_device(arguments["device"].as<std::string>(), job.launch().local_rank);
+  const std::string folder = arguments["dir"].as<std::string>();
+  if (!fs::is_directory(folder)) usage_error("doctor: --dir {}: no such folder", folder);
   std::vector<doctor::Section> sections;
   const auto show = [&](doctor::Section section) {
     if (!json || json != "-") fmt::print("{}{}", sections.empty() ? "" : "\n", doctor::to_text(section));
@@ -34,7 +37,7 @@ Exit examine(const cxxopts::ParseResult& arguments, dist::Job& job) {
   };
   if (job.first()) {  // the others' measurements would disturb it
     show(doctor::examine_processor());
-    show(doctor::examine_storage(arguments["dir"].as<std::string>()));
+    show(doctor::examine_storage(folder));
     show(doctor::examine_gpus());
     if (arguments.count("kernels") > 0) show(doctor::examine_kernels(device));
   }

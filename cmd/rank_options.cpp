@@ -23,11 +23,17 @@ void declare_rank_options(cxxopts::Options& options) {
       cxxopts::value<int>(), "S");
 }
 
-Exit run_ranks(const cxxopts::ParseResult& arguments, const std::function<Exit(dist::Job&)>& work) {
+Exit run_ranks(const cxxopts::ParseResult& arguments, const std::function<Exit(dist::Job&)>& work,
+               const std::function<void(const dist::Launch&)>& check) {
   const std::chrono::seconds timeout(positive(arguments, "timeout", static_cast<int>(dist::kTimeout.count())));
   const dist::Launch launch = dist::read_launch();
   const int count = positive(arguments, "nproc", launch.size);
-  if (count > 1 && launch.alone()) return dist::supervise(count);
+  if (count > 1 && launch.alone()) {
+    dist::Launch planned;
+    planned.size = planned.local_size = count;
+    if (check) check(planned);
+    return dist::supervise(count);
+  }
   if (count != launch.size) {
     usage_error("--nproc {} contradicts {}, which started {} ranks; leave --nproc out", count, launch.launcher,
                 launch.size);

@@ -44,9 +44,10 @@ Exit run(const cxxopts::ParseResult& arguments) {
   if (words.empty()) usage_error("sft: which recipe? usage: longlora sft RECIPE [key=value ...]");
   const recipe::Recipe recipe = recipe::read(words.front(), std::span(words).subspan(1), recipe::Use::sft);
   if (arguments.count("show") == 0) {
-    return run_ranks(arguments, [&](dist::Job& job) {
-      return train::train(recipe, arguments.count("resume") > 0, recipe::Use::sft, job);
-    });
+    return run_ranks(
+        arguments,
+        [&](dist::Job& job) { return train::train(recipe, arguments.count("resume") > 0, recipe::Use::sft, job); },
+        [&](const dist::Launch& launch) { train::check_ranks(recipe, launch); });
   }
   const auto count = arguments["show"].as<int64_t>();
   if (count < 1) usage_error("sft: --show {}: at least 1 sample", count);

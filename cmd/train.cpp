@@ -20,9 +20,10 @@ Exit run(const cxxopts::ParseResult& arguments) {
   const std::vector<std::string>& words = arguments.unmatched();
   if (words.empty()) usage_error("train: which recipe? usage: longlora train RECIPE [key=value ...]");
   const recipe::Recipe recipe = recipe::read(words.front(), std::span(words).subspan(1), recipe::Use::train);
-  return run_ranks(arguments, [&](dist::Job& job) {
-    return train::train(recipe, arguments.count("resume") > 0, recipe::Use::train, job);
-  });
+  return run_ranks(
+      arguments,
+      [&](dist::Job& job) { return train::train(recipe, arguments.count("resume") > 0, recipe::Use::train, job); },
+      [&](const dist::Launch& launch) { train::check_ranks(recipe, launch); });
 }
 
 }  // namespace

@@ -29,8 +29,8 @@ std::string status_key(int rank) {
 
 Place place_of(const Launch& launch, int64_t sequence_size) {
   if (launch.size % sequence_size != 0) {
-    usage_error("parallel.sequence {}: {} ranks cannot be grouped by that many; start a multiple of it", sequence_size,
-                launch.size);
+    usage_error("parallel.sequence {}: the number of ranks must be a multiple of it, and is {} (--nproc N starts N)",
+                sequence_size, launch.size);
   }
   const auto size = static_cast<int>(sequence_size);
   return {launch.rank / size, launch.size / size, launch.rank % size, size};

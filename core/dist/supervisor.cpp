@@ -160,7 +160,6 @@ class Ranks {
   Ranks& operator=(const Ranks&) = delete;
 
   Exit wait() {
-    int passed_on = 0;
     while (std::any_of(all_.begin(), all_.end(), [](const Rank& rank) { return rank.running(); })) {
       std::vector<pollfd> pipes;
       for (const Rank& rank : all_) {
@@ -172,17 +171,16 @@ class Ranks {
         int status = 0;
         if (rank.running() && ::waitpid(rank.pid, &status, WNOHANG) == rank.pid) ended(rank, status);
       }
-      if (stop_signal() != passed_on) {  // a second Ctrl-C would end a rank at once, and this process does so itself
-        passed_on = stop_signal();
-        signal_all(passed_on == SIGINT ? SIGTERM : passed_on);
+      if (stop_signal() != passed_on_) {  // a second Ctrl-C would end a rank at once, and this process does so itself
+        passed_on_ = stop_signal();
+        signal_all(passed_on_ == SIGINT ? SIGTERM : passed_on_);
       }
       if (failed_ != nullptr && Clock::now() > deadline_) signal_all(SIGKILL);
     }
     if (failed_ == nullptr) return Exit::done;
-    const bool all_saved = std::all_of(all_.begin(), all_.end(), [](const Rank& rank) {
-      return WIFEXITED(*rank.status) && rank.code() == Exit::interrupted;
-    });
-    return failed_->code() == Exit::interrupted && !all_saved ? Exit::failed : failed_->code();
+    // Before the first step a rank may be reading its weights, and is killed: nothing is lost, run again to go on.
+    const bool stopped = std::all_of(all_.begin(), all_.end(), [&](const Rank& rank) { return was_stopped(rank); });
+    return stopped ? Exit::interrupted : failed_->code() == Exit::interrupted ? Exit::failed : failed_->code();
   }
 
  private:
@@ -192,9 +190,16 @@ class Ranks {
     rank.read(true);
     failed_ = &rank;
     deadline_ = Clock::now() + kGrace;
-    if (rank.code() == Exit::interrupted) return;  // the others are saved too, and about to end
+    if (was_stopped(rank)) return;  // the others are saved too, and about to end
     if (all_.size() > 1) fmt::print(stderr, "rank {} {}; ending the others\n", rank.number, how_it_ended(rank));
     signal_all(SIGTERM);
+  }
+
+  // As a signal that was passed on asked for.
+  [[nodiscard]] bool was_stopped(const Rank& rank) const {
+    if (WIFEXITED(*rank.status)) return rank.code() == Exit::interrupted;
+    const int number = WTERMSIG(*rank.status);
+    return passed_on_ != 0 && (number == SIGTERM || number == SIGKILL || number == passed_on_);
   }
 
   void signal_all(int number) {
@@ -205,6 +210,7 @@ class Ranks {
 
   std::vector<Rank> all_;
   const Rank* failed_ = nullptr;  // the first
+  int passed_on_ = 0;             // the last signal
   Clock::time_point deadline_;
 };
 

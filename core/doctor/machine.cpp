@@ -113,7 +113,6 @@ Section examine_processor() {
 }
 
 Section examine_storage(const fs::path& folder) {
-  if (!fs::is_directory(folder)) usage_error("--dir {}: no such folder", folder.string());
   Section section{.title = "Memory and disk", .findings = {}};
   const int64_t memory = available_memory();
   section.fine("memory", fmt::format("{} can be taken", format_bytes(static_cast<double>(memory))));

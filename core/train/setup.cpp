@@ -17,6 +17,7 @@
 #include "core/recipe/print.h"
 #include "core/text/chat_template.h"
 #include "core/text/tokenizer.h"
+#include "core/train/out_of_memory.h"
 
 namespace longlora::train {
 namespace {
@@ -158,6 +159,57 @@ FirstSamples first_samples(const recipe::Recipe& recipe, int64_t count) {
   return first;
 }
 
+namespace {
+
+// A backend that was asked for and cannot do this model's attention is refused before anything is written.
+void check_backend(const Setup& setup) {
+  const model::Config& config = setup.extension.config;
+  const ops::AttentionBackend backend = ops::parse_backend(setup.recipe.attention.backend);
+  const int64_t row[] = {0, setup.recipe.context.length}, window = config.sliding_window;
+  const at::Tensor q =
+      at::empty({0, config.heads, config.head_dim}, at::TensorOptions(setup.dtype).device(setup.device));
+  std::vector<ops::GroupPlan> plans = {ops::GroupPlan::full(row, config.heads, config.kv_heads, window)};
+  if (setup.group() > 0) plans.push_back(ops::GroupPlan::s2(row, setup.group(), config.heads, config.kv_heads, window));
+  for (const ops::GroupPlan& plan : plans) {
+    if (const char* why = ops::objection(backend, q, plan); why != nullptr)
+      usage_error("attention.backend \"{}\" cannot be used here: {}; choose \"auto\"", ops::to_string(backend), why);
+  }
+}
+
+// With its weights, what is trained, and cut up as the plan says.
+void make_model(Setup& setup, const Start& start, const dist::Launch& launch) {
+  const recipe::Recipe& recipe = setup.recipe;
+  const model::Config& config = setup.extension.config;
+  const auto seed = static_cast<uint64_t>(recipe.seed);
+  const size_t below = recipe.model.stack_on.size();
+  for (size_t i = 0; i < below; ++i)
+    setup.stacked_on.push_back({recipe.model.stack_on[i], start.adapters[i].fingerprint()});
+  const bool bare = setup.shard == Shard::model;  // each unit is cut up before the next one is read
+  setup.llama = std::make_unique<model::Llama>(config, setup.dtype, setup.device, bare);
+  const model::Cut cut =
+      setup.shard == Shard::none ? model::Cut{} : model::Cut{.rank = launch.rank, .ranks = launch.size};
+  setup.llama->set_cut(cut);
+  if (bare) setup.weights = std::make_unique<WeightShards>(*setup.llama, cut, recipe.tune.mode == "full");
+  const auto units = setup.llama->units();
+  const auto ready = [&](size_t unit) {
+    for (model::Parameter* p : units[unit]) {
+      for (size_t i = 0; i < below; ++i) adapt::fold_in(*p, start.adapters[i]);
+      if (adapt::trains(recipe.tune, p->kind)) p->make_trainable();
+    }
+    if (bare) setup.weights->take(unit);
+  };
+  if (start.weights) {
+    model::load_weights(*setup.llama, *start.weights, ready);
+    setup.base_fingerprint = io::model_fingerprint(*start.weights);
+  } else {
+    setup.llama->initialize(derive_seed(seed, {kWeights}), ready);
+  }
+  adapt::make_trainable(*setup.llama, recipe.tune, derive_seed(seed, {kLora}));
+  if (start.adapters.size() > below) adapt::load_trained(*setup.llama, start.adapters.back());
+}
+
+}  // namespace
+
 Setup prepare_run(const recipe::Recipe& asked, recipe::Use use) {
   dist::Job alone;
   return prepare_run(asked, use, alone);
@@ -182,6 +234,7 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job) 
   const model::Config& config = setup.extension.config;
 
   check_sequence(recipe, config);
+  check_backend(setup);
   const auto rows_of = [&](const std::vector<std::string>& patterns, const std::string& name) {
     if (use == recipe::Use::sft) return open_conversations(recipe, start, name);
     return open_rows(recipe, patterns, start.tokenizer.get(), config, name);
@@ -200,33 +253,9 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job) 
   setup.memory = plan.memory;
   job.activity().enter("reading the model");
 
-  const auto seed = static_cast<uint64_t>(recipe.seed);
-  const size_t below = recipe.model.stack_on.size();
-  for (size_t i = 0; i < below; ++i)
-    setup.stacked_on.push_back({recipe.model.stack_on[i], start.adapters[i].fingerprint()});
-  const bool bare = setup.shard == Shard::model;  // each unit is cut up before the next one is read
-  setup.llama = std::make_unique<model::Llama>(config, setup.dtype, setup.device, bare);
-  const model::Cut cut =
-      setup.shard == Shard::none ? model::Cut{} : model::Cut{.rank = job.launch().rank, .ranks = job.launch().size};
-  setup.llama->set_cut(cut);
-  if (bare) setup.weights = std::make_unique<WeightShards>(*setup.llama, cut, recipe.tune.mode == "full");
-  const auto units = setup.llama->units();
-  const auto ready = [&](size_t unit) {
-    for (model::Parameter* p : units[unit]) {
-      for (size_t i = 0; i < below; ++i) adapt::fold_in(*p, start.adapters[i]);
-      if (adapt::trains(recipe.tune, p->kind)) p->make_trainable();
-    }
-    if (bare) setup.weights->take(unit);
-  };
-  if (start.weights) {
-    model::load_weights(*setup.llama, *start.weights, ready);
-    setup.base_fingerprint = io::model_fingerprint(*start.weights);
-  } else {
-    setup.llama->initialize(derive_seed(seed, {kWeights}), ready);
-  }
-  adapt::make_trainable(*setup.llama, recipe.tune, derive_seed(seed, {kLora}));
-  if (start.adapters.size() > below) adapt::load_trained(*setup.llama, start.adapters.back());
-
+  naming_out_of_memory(
+      setup.memory, recipe, job.launch().size, [&] { return job.activity().describe(); },
+      [&] { make_model(setup, start, job.launch()); });
   return setup;
 }
 

@@ -76,22 +76,8 @@ void save_final(const Setup& setup, const model::Whole& whole, bool first) {
   folder.commit();
 }
 
-}  // namespace
-
-Exit train(const recipe::Recipe& recipe, bool resume, recipe::Use use) {
-  dist::Job alone;
-  return train(recipe, resume, use, alone);
-}
-
-Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use, dist::Job& job) {
-  const dist::Place place = dist::place_of(job.launch(), asked.parallel.sequence);
-  if (asked.batch.sequences < place.data_size) {
-    usage_error("batch.sequences {}: fewer than the {} ranks{}, so that some would have nothing to do",
-                asked.batch.sequences, job.launch().size,
-                place.sequence_size > 1 ? fmt::format(" / parallel.sequence {}", place.sequence_size) : "");
-  }
-  if (job.first()) open_folder(asked, resume);
-  Setup setup = prepare_run(asked, use, job);
+// From the first rank's lock on the folder to final/.
+Exit run(Setup& setup, bool resume, dist::Job& job) {
   const recipe::Recipe& recipe = setup.recipe;
   const fs::path dir = recipe.checkpoint.dir;
   std::optional<io::FileLock> lock;
@@ -105,6 +91,7 @@ Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use, dist::Job&
   }
   job.open_group(recipe.parallel.sequence, setup.device);
   dist::Group& group = job.group();
+  job.activity().enter("making gradients and moments");
   Trained trained(*setup.llama, gradients_of(setup), group);
   if (setup.weights != nullptr) setup.weights->connect(group);
   AdamW optimizer(trained, recipe.optimizer);
@@ -143,17 +130,14 @@ Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use, dist::Job&
   Steps steps(setup, optimizer, trained, job);
   std::optional<StepLog> log;
   if (job.first()) log.emplace(recipe, state.step);
-  const dist::Share share = dist::share_of(recipe.batch.sequences, place.data, place.data_size);
+  const dist::Share share = dist::share_of(recipe.batch.sequences, job.place().data, job.place().data_size);
   while (state.step < recipe.schedule.steps) {
     job.activity().enter_step(state.step + 1);
     job.activity().enter("reading rows");
     const std::vector<int64_t> rows = loader.peek(recipe.batch.sequences);
     const std::vector<data::Batch> batches =
         loader.next_step(recipe.batch.sequences, recipe.batch.micro, share.begin, share.end);
-    StepRecord record{};
-    naming_out_of_memory(
-        setup.memory, recipe, [&] { return job.activity().describe(); },
-        [&] { record = steps.step(batches, share, rows, state.step); });
+    StepRecord record = steps.step(batches, share, rows, state.step);
     ++state.step;
     state.tokens += record.tokens;
     record.tokens = state.tokens;
@@ -180,6 +164,35 @@ Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use, dist::Job&
   }
   group.barrier();
   return Exit::done;
+}
+
+}  // namespace
+
+Exit train(const recipe::Recipe& recipe, bool resume, recipe::Use use) {
+  dist::Job alone;
+  return train(recipe, resume, use, alone);
+}
+
+void check_ranks(const recipe::Recipe& recipe, const dist::Launch& launch) {
+  const dist::Place place = dist::place_of(launch, recipe.parallel.sequence);
+  if (recipe.batch.sequences < place.data_size) {
+    usage_error(
+        "batch.sequences {}: fewer than the {} ranks{}, so that some would have nothing to do; start at most {}",
+        recipe.batch.sequences, launch.size,
+        place.sequence_size > 1 ? fmt::format(" / parallel.sequence {}", place.sequence_size) : "",
+        recipe.batch.sequences * place.sequence_size);
+  }
+}
+
+Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use, dist::Job& job) {
+  check_ranks(asked, job.launch());
+  if (job.first()) open_folder(asked, resume);
+  Setup setup = prepare_run(asked, use, job);
+  Exit exit = Exit::done;
+  naming_out_of_memory(
+      setup.memory, setup.recipe, job.launch().size, [&] { return job.activity().describe(); },
+      [&] { exit = run(setup, resume, job); });
+  return exit;
 }
 
 }  // namespace longlora::train

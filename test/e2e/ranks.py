@@ -235,6 +235,25 @@ def recipes(out: pathlib.Path) -> tuple:
     return full, lora
 
 
+def stop_before_the_first_step(recipe: dict, out: pathlib.Path) -> None:
+    for pause in (0.0, 0.3, 0.8):
+        process = start(recipe, out / f"early-{pause}", 2)
+        while len(pids(process)) < 2:
+            time.sleep(0.01)
+        time.sleep(pause)
+        process.terminate()
+        errors = process.communicate()[1]
+        assert process.returncode == 75, f"stopped after {pause} s: exit code {process.returncode}\n{errors}"
+
+
+def wrong_for_all_is_said_once(recipe: dict, out: pathlib.Path) -> None:
+    for ranks, keys, words in ((8, {}, "batch.sequences 4"), (3, {"sequence": 2}, "parallel.sequence 2")):
+        process = start({**recipe, "parallel": keys}, out / f"wrong-{ranks}", ranks)
+        errors = process.communicate()[1]
+        assert process.returncode == 2 and errors.count("\n") == 1 and words in errors, errors
+        assert not (out / f"wrong-{ranks}").exists()
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         out = pathlib.Path(temporary)
@@ -246,6 +265,8 @@ def main() -> None:
         kill_ranks(lora, out, folders[2], 2, random.randrange(10**6))
         kill_ranks(sharing(lora, 2), out, folders[2, 2], 2, random.randrange(10**6), 1)
         endless = {**lora, "schedule": {"type": "cosine", "steps": 10**6}, "eval": {}}
+        stop_before_the_first_step(endless, out)
+        wrong_for_all_is_said_once(lora, out)
         hang(endless, out)
         by_hand(endless, out)
         too_short = start({**sharing(full, 4), "context": {"length": 7}}, out / "short", 4)

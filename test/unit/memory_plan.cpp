@@ -222,7 +222,7 @@ TEST_CASE("running out of memory names the place, the plan and the keys that hel
   const auto error = [&](const std::function<void()>& work) {
     return test::error_of([&] {
       train::naming_out_of_memory(
-          plan, r, [] { return std::string("step 3, optimizer"); }, work);
+          plan, r, 1, [] { return std::string("step 3, optimizer"); }, work);
     });
   };
   using Catch::Contains;
@@ -234,7 +234,7 @@ TEST_CASE("running out of memory names the place, the plan and the keys that hel
     CHECK_THAT(text, Contains("batch.micro") && Contains("memory.recompute=everything"));
   }
   CHECK_THROWS_AS(train::naming_out_of_memory(
-                      plan, r, [] { return ""; }, [] { TORCH_CHECK(false, "another error"); }),
+                      plan, r, 1, [] { return ""; }, [] { TORCH_CHECK(false, "another error"); }),
                   c10::Error);
 }
 
