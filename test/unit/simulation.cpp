@@ -264,13 +264,13 @@ TEST_CASE("a rank of 1,024 holds its slices and gives the bytes that are planned
     recipe.batch.sequences = 2 * kMany;  // two micro-batches
     const auto units = train::unit_sizes(tiny(), recipe);
     for (const Shard shard : {Shard::none, Shard::optimizer, Shard::model}) {
-      const train::StepShape shape = step_shape(tiny(), recipe, {.ranks = kMany, .shard = shard});
+      const train::StepShape shape = train::step_shape(tiny(), recipe, {.ranks = kMany, .shard = shard});
       REQUIRE(shape.micro_batches == 2);
       for (const int rank : {0, 1, 31, 511, 1022, 1023}) {
         INFO(mode << ", " << to_string(shard) << ", rank " << rank);
         RecordingGroup group(rank, kMany);
         make_step(recipe, shard, group, batch, {.group = 6}, policies, 2);
-        CHECK_NOTHROW(require_bytes(group, step_bytes(units, shape)));
+        CHECK_NOTHROW(require_bytes(group, train::step_bytes(units, shape)));
       }
     }
   }
@@ -290,8 +290,8 @@ TEST_CASE("a run of 2 x 2 ranks gives the bytes that longlora plan counts", "[si
         const train::Spread spread{.ranks = 4, .sequence = 2, .shard = shard};
         const train::MemoryPlan memory = train::plan_memory(tiny(), recipe, spread, int64_t{1} << 40);
         const int64_t group = train::group_of(recipe);
-        const train::StepShape shape = step_shape(tiny(), recipe, spread);
-        const train::StepBytes planned = step_bytes(train::unit_sizes(tiny(), recipe), shape);
+        const train::StepShape shape = train::step_shape(tiny(), recipe, spread);
+        const train::StepBytes planned = train::step_bytes(train::unit_sizes(tiny(), recipe), shape);
         const data::Batch rows = batch_of(recipe.batch.micro, kLength);
         INFO(mode << ", " << pattern << ", " << to_string(shard));
         require_no_errors(on_ranks(
@@ -304,7 +304,7 @@ TEST_CASE("a run of 2 x 2 ranks gives the bytes that longlora plan counts", "[si
                         shape.micro_batches);
               require_bytes(r.group, planned);
               const int64_t counted = row.traffic(dist::Operation::exchange).bytes;
-              const int64_t exchanged = exchanged_bytes(tiny(), recipe, memory, spread, group, row.rank());
+              const int64_t exchanged = train::exchanged_bytes(tiny(), recipe, memory, spread, group, row.rank());
               if (counted != exchanged) fail("{} bytes exchanged, {} planned", counted, exchanged);
             },
             20s, 2));
