@@ -47,7 +47,7 @@ TEST_CASE("plan says what a run will take, by name of a model or from its folder
   CHECK(parsed["memory"]["recompute"].size() == 32);
 
   const std::string folder = LONGLORA_SOURCE_DIR "/test/golden/models/llama";
-  const std::string recipe = "longlora-7b-32k model.path=" + folder + " context.length=512";
+  const std::string recipe = "longlora-7b-32k 'model.path=" + folder + "' context.length=512";
   CHECK(json_of(recipe)["memory"]["recompute"].size() == 2);
   const auto finish = json_of(recipe + " attention.finish=0.5");
   const double both = finish["step"]["seconds"].get<double>() + finish["step_full_attention"]["seconds"].get<double>();
