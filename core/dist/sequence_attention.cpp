@@ -1,6 +1,7 @@
 #include "core/dist/sequence_attention.h"
 
 #include "core/ops/attention_block.h"
+#include "core/ops/sum_type.h"
 
 namespace longlora::dist {
 namespace {
@@ -17,24 +18,18 @@ Pair pair_of(const at::Tensor& k, const at::Tensor& v, const Keys& keys) {
   return {part_of(k, keys.rows, keys.kv_heads), part_of(v, keys.rows, keys.kv_heads)};
 }
 
-at::ScalarType sum_type(const at::Tensor& x) {
-  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
-
 at::Tensor widened(const at::Tensor& x) {
-  return x.to(sum_type(x), /*non_blocking=*/false, /*copy=*/true);
+  return x.to(ops::sum_type(x), /*non_blocking=*/false, /*copy=*/true);
 }
 
 Pair zeros_for(const Pair& p) {
-  const auto options = p.k.options().dtype(sum_type(p.k));
+  const auto options = p.k.options().dtype(ops::sum_type(p.k));
   return {at::zeros(p.k.sizes(), options), at::zeros(p.v.sizes(), options)};
 }
 
 // One buffer for all keys and values of a message, one after the other.
 at::Tensor buffer_for(const std::vector<Keys>& parts, int64_t head_dim, const at::TensorOptions& options) {
-  int64_t numbers = 0;
-  for (const Keys& keys : parts) numbers += 2 * keys.numbers() * head_dim;
-  return at::empty({numbers}, options);
+  return at::empty({numbers(parts) * head_dim}, options);
 }
 
 std::vector<Pair> views(const at::Tensor& buffer, const std::vector<Keys>& parts, int64_t head_dim) {
@@ -50,6 +45,17 @@ std::vector<Pair> views(const at::Tensor& buffer, const std::vector<Keys>& parts
     result.push_back({std::move(k), std::move(v)});
   }
   return result;
+}
+
+at::Tensor packed(const std::vector<Keys>& parts, const std::vector<Pair>& pairs, int64_t head_dim,
+                  const at::TensorOptions& options) {
+  const at::Tensor buffer = buffer_for(parts, head_dim, options);
+  const std::vector<Pair> places = views(buffer, parts, head_dim);
+  for (size_t i = 0; i < places.size(); ++i) {
+    places[i].k.copy_(pairs[i].k);
+    places[i].v.copy_(pairs[i].v);
+  }
+  return buffer;
 }
 
 // A message each way that is under way, or none. Every rank starts one for every step: an exchange counts on all alike.
@@ -83,11 +89,7 @@ class KeyExchange {
   // Those of step `step`, which are called for in rising order: what plan.steps[step].receive says.
   [[nodiscard]] std::vector<Pair> keys(size_t step) {
     const std::vector<Keys>& parts = plan_.steps[step].receive;
-    if (step == 0) {  // this rank's own
-      std::vector<Pair> own;
-      for (const Keys& keys : parts) own.push_back(pair_of(k_, v_, keys));
-      return own;
-    }
+    if (step == 0) return own(parts);
     const at::Tensor received = flight_.wait();
     start(step + 1);
     return views(received, parts, k_.size(2));
@@ -97,14 +99,15 @@ class KeyExchange {
   void start(size_t step) {
     if (step >= plan_.steps.size()) return;
     const SequenceStep& s = plan_.steps[step];
-    const at::Tensor send = buffer_for(s.send, k_.size(2), k_.options());
-    const std::vector<Pair> to = views(send, s.send, k_.size(2));
-    for (size_t i = 0; i < to.size(); ++i) {
-      const Pair from = pair_of(k_, v_, s.send[i]);
-      to[i].k.copy_(from.k);
-      to[i].v.copy_(from.v);
-    }
+    const at::Tensor send = packed(s.send, own(s.send), k_.size(2), k_.options());
     flight_ = Flight(group_, send, s.to, buffer_for(s.receive, k_.size(2), k_.options()), s.from);
+  }
+
+  // Of this rank's tokens.
+  [[nodiscard]] std::vector<Pair> own(const std::vector<Keys>& parts) const {
+    std::vector<Pair> pairs;
+    for (const Keys& keys : parts) pairs.push_back(pair_of(k_, v_, keys));
+    return pairs;
   }
 
   const at::Tensor &k_, &v_;
@@ -183,12 +186,7 @@ void sequence_attention_backward(const at::Tensor& dout, const at::Tensor& q, co
       add(s.receive, gradients);
       continue;
     }
-    const at::Tensor back = buffer_for(s.receive, head_dim, k.options());
-    const std::vector<Pair> to = views(back, s.receive, head_dim);
-    for (size_t i = 0; i < to.size(); ++i) {
-      to[i].k.copy_(gradients[i].k);
-      to[i].v.copy_(gradients[i].v);
-    }
+    const at::Tensor back = packed(s.receive, gradients, head_dim, k.options());
     if (step > 1) collect(step - 1);
     returning = Flight(group, back, s.from, buffer_for(s.send, head_dim, k.options()), s.to);
   }

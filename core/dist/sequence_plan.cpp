@@ -91,17 +91,17 @@ int reach(const Sections& sections, Layout layout, int64_t tokens, int size) {
   return static_cast<int>(furthest);
 }
 
-int64_t numbers(const std::vector<Keys>& keys) {
-  int64_t sum = 0;
-  for (const Keys& k : keys) sum += 2 * k.numbers();  // keys and values
-  return sum;
-}
-
 }  // namespace
 
 std::vector<Range> pieces_of(Layout layout, int64_t tokens, int rank, int size) {
   if (layout == Layout::contiguous) return {share_of(tokens, rank, size)};
   return {share_of(tokens, rank, 2 * size), share_of(tokens, 2 * size - 1 - rank, 2 * size)};
+}
+
+int64_t numbers(const std::vector<Keys>& message) {
+  int64_t sum = 0;
+  for (const Keys& keys : message) sum += 2 * keys.numbers();
+  return sum;
 }
 
 int64_t SequencePlan::sent_forward(int64_t head_dim) const {

@@ -38,6 +38,9 @@ struct Keys {
   [[nodiscard]] int64_t numbers() const { return rows.size() * kv_heads.size(); }  // of keys a head's dimension
 };
 
+// Of keys and values together; numbers of a head's dimension each.
+[[nodiscard]] int64_t numbers(const std::vector<Keys>& message);
+
 // All queries of a slot attend to all of keys[key].
 struct Rectangle {
   size_t slot, key;

@@ -32,20 +32,6 @@ ops::GroupPlan plan_of(const Shape& s) {
                      : ops::GroupPlan::full(whole, s.heads, s.kv_heads);
 }
 
-// Query-key pairs of all heads that the plan allows.
-double pairs_of(const ops::GroupPlan& plan) {
-  const auto causal = [](const std::vector<int64_t>& cut) {
-    double pairs = 0;
-    for (size_t i = 0; i + 1 < cut.size(); ++i) {
-      const auto n = static_cast<double>(cut[i + 1] - cut[i]);
-      pairs += n * (n + 1) / 2;
-    }
-    return pairs;
-  };
-  return static_cast<double>(plan.plain_heads) * causal(plan.plain) +
-         static_cast<double>(plan.heads - plan.plain_heads) * causal(plan.shifted);
-}
-
 struct Tensors {
   at::Tensor q, k, v, dout, dq, dk, dv;
 };
@@ -78,7 +64,7 @@ Section examine_kernels(const at::Device& device) {
     const Tensors t = tensors_of(shape, device);
     const AttentionBackend picked = ops::pick_backend(t.q, plan);
     const double flops =
-        4.0 * pairs_of(plan) * static_cast<double>(shape.head_dim);  // forward; backward 2.5 times that
+        4.0 * ops::attention_pairs(plan) * static_cast<double>(shape.head_dim);  // forward; backward 2.5 times that
     nlohmann::ordered_json entry = {{"shape", to_string(shape)}, {"auto", ops::to_string(picked)}};
     for (const AttentionBackend backend :
          {AttentionBackend::cuda, AttentionBackend::cudnn, AttentionBackend::cpu, AttentionBackend::sdpa}) {

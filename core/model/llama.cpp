@@ -9,6 +9,7 @@
 #include "core/ops/cross_entropy.h"
 #include "core/ops/embedding.h"
 #include "core/ops/rmsnorm.h"
+#include "core/ops/sum_type.h"
 
 namespace longlora::model {
 namespace {
@@ -292,7 +293,7 @@ ops::RotaryTable Llama::make_rotary(int64_t first, int64_t count, int64_t length
   const RopeFrequencies frequencies = model::frequencies(config_.rope, config_.head_dim, length);
   const at::Tensor inverse = at::tensor(frequencies.inverse, at::kDouble);
   const at::Tensor angle = at::outer(at::arange(first, first + count, at::kDouble), inverse);
-  const auto type = dtype_ == at::kDouble ? at::kDouble : at::kFloat;
+  const auto type = ops::sum_type(dtype_);
   return {(angle.cos() * frequencies.attention).to(device_, type),
           (angle.sin() * frequencies.attention).to(device_, type)};
 }

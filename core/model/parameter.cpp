@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/model/memory.h"
+#include "core/ops/sum_type.h"
 
 namespace longlora::model {
 
@@ -22,8 +23,7 @@ at::Tensor Cut::of(const at::Tensor& tensor) const {
 
 void Parameter::make_trainable() {
   if (trainable()) return;
-  const auto wide = value.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  master = (cut.whole() ? value : cut.of(value)).to(wide).div(to_value).contiguous();
+  master = (cut.whole() ? value : cut.of(value)).to(ops::sum_type(value)).div(to_value).contiguous();
   grad = at::zeros(value.sizes(), master.options());
 }
 
@@ -31,19 +31,15 @@ void Parameter::assign(const at::Tensor& whole) {
   const at::Tensor wide = whole.to(master.device(), master.scalar_type());
   master.copy_(cut.whole() ? wide : cut.of(wide));
   if (!has_memory(value)) return;
-  if (to_value == 1) {
-    value.copy_(wide);
-  } else {
-    value.copy_(wide * to_value);
-  }
+  value.copy_(scaled(wide));
 }
 
 void Parameter::sync() {
-  if (to_value == 1) {
-    value.copy_(master);
-  } else {
-    value.copy_(master * to_value);
-  }
+  value.copy_(scaled(master));
+}
+
+at::Tensor Parameter::scaled(const at::Tensor& wide) const {
+  return to_value == 1 ? wide : wide * to_value;
 }
 
 }  // namespace longlora::model

@@ -39,6 +39,8 @@ struct Parameter {
   void assign(const at::Tensor& whole);
   // The value from a master copy that is not cut; after every optimizer step.
   void sync();
+  // to_value times a master copy or a part of one: what is then rounded to the value's type.
+  [[nodiscard]] at::Tensor scaled(const at::Tensor& wide) const;
 };
 
 }  // namespace longlora::model

@@ -2,6 +2,7 @@
 
 #include "core/base/error.h"
 #include "core/ops/attention_backends.h"
+#include "core/ops/sum_type.h"
 
 namespace longlora::ops {
 namespace {
@@ -22,8 +23,7 @@ void check(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const 
 
 AttentionBackend resolve(AttentionBackend backend, const at::Tensor& q, const GroupPlan& plan) {
   if (backend == AttentionBackend::automatic) return pick_backend(q, plan);
-  if (const char* why = objection(backend, q, plan); why != nullptr)
-    usage_error("attention.backend \"{}\" cannot be used here: {}; choose \"auto\"", to_string(backend), why);
+  check_backend(backend, q, plan);
   return backend;
 }
 
@@ -63,6 +63,11 @@ const char* objection(AttentionBackend backend, const at::Tensor& q, const Group
   return nullptr;
 }
 
+void check_backend(AttentionBackend backend, const at::Tensor& q, const GroupPlan& plan) {
+  if (const char* why = objection(backend, q, plan); why != nullptr)
+    usage_error("attention.backend \"{}\" cannot be used here: {}; choose \"auto\"", to_string(backend), why);
+}
+
 AttentionBackend pick_backend(const at::Tensor& q, const GroupPlan& plan) {
   if (cpu_attention::objection(q) == nullptr) return AttentionBackend::cpu;
   if (sdpa::objection(q, plan) == nullptr) return AttentionBackend::sdpa;
@@ -76,9 +81,8 @@ std::vector<HeadRange> head_ranges(const GroupPlan& plan) {
 
 AttentionResult attention_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const GroupPlan& plan,
                                   AttentionBackend backend) {
-  const auto sum_type = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   AttentionResult result{at::empty(q.sizes(), q.options()),
-                         at::empty({plan.heads, plan.tokens}, q.options().dtype(sum_type))};
+                         at::empty({plan.heads, plan.tokens}, q.options().dtype(sum_type(q)))};
   attention_forward_into(q, k, v, plan, result.out, result.lse, backend);
   return result;
 }

@@ -36,6 +36,9 @@ struct AttentionResult {
 // Why a backend cannot do what is asked; null when it can.
 [[nodiscard]] const char* objection(AttentionBackend backend, const at::Tensor& q, const GroupPlan& plan);
 
+// Exit 2 where it cannot.
+void check_backend(AttentionBackend backend, const at::Tensor& q, const GroupPlan& plan);
+
 // What `automatic` stands for with these tensors and this plan.
 [[nodiscard]] AttentionBackend pick_backend(const at::Tensor& q, const GroupPlan& plan);
 

@@ -56,6 +56,11 @@ inline at::Tensor lse_view(const at::Tensor& lse, const Batch& b) {
       .transpose(0, 1);
 }
 
+// A part of the gradients of some KV heads: all of it, or (`shared`) added to what is there.
+inline void put_part(const at::Tensor& to, const at::Tensor& part, bool shared) {
+  shared ? to.add_(part) : to.copy_(part);
+}
+
 // Whether a KV head has query heads in both halves: its gradient has two parts.
 inline bool shares_kv_head(const GroupPlan& plan) {
   return !plan.uniform() && plan.plain_heads % (plan.heads / plan.kv_heads) != 0;

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/ops/attention_backends.h"
+#include "core/ops/sum_type.h"
 
 namespace longlora::ops {
 namespace {
@@ -13,10 +14,6 @@ bool by_flash(const at::Tensor& q, const at::Tensor& k, AttentionBackend backend
   GroupPlan plain;
   plain.tokens = std::max(q.size(0), k.size(0));
   return backend != AttentionBackend::reference && sdpa::objection(q, plain) == nullptr;
-}
-
-at::ScalarType sum_type(const at::Tensor& x) {
-  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
 // KV heads as the batch: [n, Hq, D] -> [Hkv, Hq / Hkv, n, D]

@@ -64,14 +64,8 @@ void backward(const AttentionBackward& a) {
         lse_view(a.lse, b).contiguous().unsqueeze(-1), no_dropout, no_dropout, /*attn_bias=*/{}, /*cum_seq_q=*/{},
         /*cum_seq_k=*/{}, b.length, b.length, /*dropout_p=*/0.0, /*is_causal=*/true);
     query_view(a.dq, b).copy_(dq);
-    const at::Tensor to_k = key_view(a.dk, b), to_v = key_view(a.dv, b);
-    if (shared) {
-      to_k.add_(dk);
-      to_v.add_(dv);
-    } else {
-      to_k.copy_(dk);
-      to_v.copy_(dv);
-    }
+    put_part(key_view(a.dk, b), dk, shared);
+    put_part(key_view(a.dv, b), dv, shared);
   });
 }
 

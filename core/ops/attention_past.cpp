@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/ops/attention_block.h"
+#include "core/ops/sum_type.h"
 
 namespace longlora::ops {
 
@@ -11,7 +12,7 @@ void join_past(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, in
                at::Tensor& lse) {
   constexpr int64_t kBlock = 1024;
   const int64_t n = q.size(0), heads = q.size(1), past = k.size(0), kv_heads = k.size(1), group = heads / kv_heads;
-  const auto type = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const auto type = sum_type(q);
   const double scale = 1 / std::sqrt(static_cast<double>(q.size(2)));
   for (int64_t h = 0; h < kv_heads; ++h) {
     const at::Tensor queries = q.narrow(1, h * group, group).transpose(0, 1).to(type);  // [group, n, D]

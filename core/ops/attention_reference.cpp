@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/ops/attention_backends.h"
+#include "core/ops/sum_type.h"
 
 namespace longlora::ops::reference {
 namespace {
@@ -24,10 +25,6 @@ void for_each_block(const HeadRange& range, Body&& body) {
     const int64_t rows = std::max<int64_t>(1, kScores / (range.count * (end - begin)));
     for (int64_t at = begin; at < end; at += rows) body(Block{at, std::min(at + rows, end), begin});
   }
-}
-
-at::ScalarType sum_type(const at::Tensor& x) {
-  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
 // The KV head of each query head of the range: [count] int64.

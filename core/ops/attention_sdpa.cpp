@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "core/ops/attention_batches.h"
+#include "core/ops/sum_type.h"
 
 namespace longlora::ops::sdpa {
 namespace {
@@ -23,7 +24,7 @@ void forward_cpu(const AttentionForward& a) {
 
 void backward_cpu(const AttentionBackward& a) {
   const bool grouped = a.plan.heads != a.plan.kv_heads;
-  const auto options = a.dk.options().dtype(a.q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+  const auto options = a.dk.options().dtype(sum_type(a.q));
   at::Tensor dk_sum, dv_sum;  // over the query heads of a KV head, which may lie in both halves
   if (grouped) {
     dk_sum = at::zeros(a.dk.sizes(), options);
@@ -101,14 +102,8 @@ void backward_cuda(const AttentionBackward& a) {
         /*is_causal=*/true, no_dropout, no_dropout, /*scale=*/std::nullopt, look_back(a.plan),
         look_back(a.plan) ? std::optional<int64_t>(0) : std::nullopt);
     of_heads(a.dq, 1, p.heads).copy_(dq);
-    const at::Tensor to_k = of_heads(a.dk, 1, p.kv_heads), to_v = of_heads(a.dv, 1, p.kv_heads);
-    if (shared) {
-      to_k.add_(dk);
-      to_v.add_(dv);
-    } else {
-      to_k.copy_(dk);
-      to_v.copy_(dv);
-    }
+    put_part(of_heads(a.dk, 1, p.kv_heads), dk, shared);
+    put_part(of_heads(a.dv, 1, p.kv_heads), dv, shared);
   }
 }
 

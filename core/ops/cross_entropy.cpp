@@ -2,6 +2,7 @@
 
 #include "core/ops/cpu_kernels.h"
 #include "core/ops/cuda_call.h"
+#include "core/ops/sum_type.h"
 #include "cuda/cross_entropy.h"
 
 namespace longlora::ops {
@@ -53,7 +54,7 @@ int64_t head_loss_chunk(const at::Tensor& hidden, int64_t vocab) {
 HeadLoss head_loss(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets, bool gradient,
                    double scale, const at::Tensor& dhead, int64_t chunk) {
   const int64_t tokens = hidden.size(0), vocab = head.size(0);
-  const auto loss_type = hidden.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const auto loss_type = sum_type(hidden);
   if (chunk == 0) chunk = head_loss_chunk(hidden, vocab);
   HeadLoss result{at::empty({tokens}, hidden.options().dtype(loss_type)), {}};
   if (gradient) result.dhidden = at::empty_like(hidden);

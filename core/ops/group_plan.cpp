@@ -27,6 +27,17 @@ void check(std::span<const int64_t> documents, int64_t heads, int64_t kv_heads) 
   }
 }
 
+// Keys that the queries of one head see: query i of a segment min(i + 1, window).
+double pairs(const std::vector<int64_t>& boundaries, int64_t window) {
+  double sum = 0;
+  for (size_t s = 0; s + 1 < boundaries.size(); ++s) {
+    const int64_t length = boundaries[s + 1] - boundaries[s], few = window > 0 ? std::min(window, length) : length;
+    sum += static_cast<double>(few) * static_cast<double>(few + 1) / 2;
+    sum += static_cast<double>(length - few) * static_cast<double>(window);
+  }
+  return sum;
+}
+
 }  // namespace
 
 GroupPlan GroupPlan::full(std::span<const int64_t> documents, int64_t heads, int64_t kv_heads, int64_t window) {
@@ -42,6 +53,11 @@ GroupPlan GroupPlan::s2(std::span<const int64_t> documents, int64_t group, int64
   const int64_t plain = kv_heads % 2 == 0 ? heads / 2 : (heads + 1) / 2;
   return {documents.back(), heads, kv_heads, plain, cut(documents, group, group), cut(documents, group / 2, group),
           window,           {}};
+}
+
+double attention_pairs(const GroupPlan& plan) {
+  return static_cast<double>(plan.plain_heads) * pairs(plan.plain, plan.window) +
+         static_cast<double>(plan.heads - plan.plain_heads) * pairs(plan.shifted, plan.window);
 }
 
 std::vector<HeadSection> head_sections(const GroupPlan& plan) {

@@ -46,6 +46,9 @@ struct GroupPlan {
                       int64_t window = 0);
 };
 
+// The (query, key) pairs of all query heads.
+[[nodiscard]] double attention_pairs(const GroupPlan& plan);
+
 // Query heads with one cut of the tokens, each of their KV heads read by the same number of them.
 struct HeadSection {
   Range heads, kv_heads;

@@ -2,14 +2,11 @@
 
 #include "core/ops/cpu_kernels.h"
 #include "core/ops/cuda_call.h"
+#include "core/ops/sum_type.h"
 #include "cuda/rmsnorm.h"
 
 namespace longlora::ops {
 namespace {
-
-at::ScalarType sum_type(const at::Tensor& x) {
-  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
 
 void* data_or_null(const at::Tensor& t) {
   return t.defined() ? t.data_ptr() : nullptr;

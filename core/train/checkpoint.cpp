@@ -82,8 +82,8 @@ void flatten(const nlohmann::ordered_json& json, const std::string& path, std::m
 // The same run may log, keep checkpoints and be shared out over ranks differently when it goes on; anything else would make it
 // another run.
 void check_same_recipe(const nlohmann::ordered_json& saved, const recipe::Recipe& recipe) {
-  std::map<std::string, std::string> before, now,
-      defaults;  // a key that the run's program did not know had its default
+  // A key that the run's program did not know had its default.
+  std::map<std::string, std::string> before, now, defaults;
   flatten(nlohmann::ordered_json::parse(recipe::to_json(recipe::Recipe{})), "", defaults);
   flatten(saved, "", before);
   flatten(nlohmann::ordered_json::parse(recipe::to_json(recipe)), "", now);

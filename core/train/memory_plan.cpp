@@ -169,7 +169,8 @@ MemoryPlan plan_memory(const model::Config& c, const recipe::Recipe& recipe, con
   }
   if (recipe.model.quantize == "nf4") {  // a layer for its products
     const UnitSizes& layer = units[1];
-    plan.weights += std::accumulate(layer.frozen.begin(), layer.frozen.end(), int64_t{0}) * element * 8000 / 4127;
+    plan.weights +=
+        std::accumulate(layer.frozen.begin(), layer.frozen.end(), int64_t{0}) * element * kNf4Elements / kNf4Bytes;
   }
   plan.head = head_bytes(c, tokens, element);
   int64_t other = count_parameters(c, recipe.tune).largest_trained * element;   // a weight's gradient on its way

@@ -5,21 +5,6 @@
 #include "core/dist/sequence_plan.h"
 
 namespace longlora::train {
-namespace {
-
-// Keys that the queries of one head see: query i of a segment min(i + 1, window).
-double pairs(const std::vector<int64_t>& boundaries, int64_t window) {
-  double sum = 0;
-  for (size_t s = 0; s + 1 < boundaries.size(); ++s) {
-    const int64_t length = boundaries[s + 1] - boundaries[s], few = window > 0 ? std::min(window, length) : length;
-    sum += static_cast<double>(few) * static_cast<double>(few + 1) / 2;
-    sum += static_cast<double>(length - few) * static_cast<double>(window);
-  }
-  return sum;
-}
-
-}  // namespace
-
 ops::GroupPlan batch_plan(const model::Config& config, int64_t rows, int64_t length, int64_t group) {
   std::vector<int64_t> documents;
   for (int64_t row = 0; row <= rows; ++row) documents.push_back(row * length);
@@ -27,22 +12,12 @@ ops::GroupPlan batch_plan(const model::Config& config, int64_t rows, int64_t len
                    : ops::GroupPlan::full(documents, config.heads, config.kv_heads, config.sliding_window);
 }
 
-double attention_pairs(const ops::GroupPlan& plan) {
-  return static_cast<double>(plan.plain_heads) * pairs(plan.plain, plan.window) +
-         static_cast<double>(plan.heads - plan.plain_heads) * pairs(plan.shifted, plan.window);
-}
-
 SequenceShare share_of_rank(const ops::GroupPlan& batch, int64_t head_dim, bool grouped, int rank, int size) {
-  if (size == 1) return {.pairs = attention_pairs(batch)};
+  if (size == 1) return {.pairs = ops::attention_pairs(batch)};
   const dist::SequencePlan plan = dist::plan_sequence(batch, dist::layout_of(grouped), rank, size);
-  SequenceShare share{.pairs = attention_pairs(plan.local),
+  SequenceShare share{.pairs = ops::attention_pairs(plan.local),
                       .forward = plan.sent_forward(head_dim),
                       .backward = plan.sent_backward(head_dim)};
-  const auto numbers = [&](const std::vector<dist::Keys>& message) {
-    int64_t sum = 0;
-    for (const dist::Keys& keys : message) sum += 2 * keys.numbers() * head_dim;
-    return sum;
-  };
   for (size_t k = 0; k < plan.steps.size(); ++k) {
     const dist::SequenceStep& step = plan.steps[k];
     for (const dist::Rectangle& r : step.compute) {
@@ -50,10 +25,12 @@ SequenceShare share_of_rank(const ops::GroupPlan& batch, int64_t head_dim, bool 
       share.pairs += static_cast<double>(queries.heads.size() * queries.rows.size()) *
                      static_cast<double>(step.receive[r.key].rows.size());
     }
-    if (k > 0) share.message = std::max({share.message, numbers(step.send), numbers(step.receive)});
+    if (k > 0)
+      share.message =
+          std::max({share.message, head_dim * dist::numbers(step.send), head_dim * dist::numbers(step.receive)});
   }
   for (const dist::Queries& queries : plan.queries) share.sums += queries.rows.size() * queries.heads.size() * head_dim;
-  share.sums += numbers(plan.lent);
+  share.sums += head_dim * dist::numbers(plan.lent);
   return share;
 }
 

@@ -10,9 +10,6 @@ namespace longlora::train {
 // How a micro-batch of `rows` rows of `length` tokens attends: `group` 0 is full.
 [[nodiscard]] ops::GroupPlan batch_plan(const model::Config& config, int64_t rows, int64_t length, int64_t group);
 
-// The (query, key) pairs of all query heads.
-[[nodiscard]] double attention_pairs(const ops::GroupPlan& plan);
-
 // Of a layer.
 struct SequenceShare {
   double pairs = 0;                   // (query, key), over all query heads

@@ -170,10 +170,7 @@ void check_backend(const Setup& setup) {
       at::empty({0, config.heads, config.head_dim}, at::TensorOptions(setup.dtype).device(setup.device));
   std::vector<ops::GroupPlan> plans = {ops::GroupPlan::full(row, config.heads, config.kv_heads, window)};
   if (setup.group() > 0) plans.push_back(ops::GroupPlan::s2(row, setup.group(), config.heads, config.kv_heads, window));
-  for (const ops::GroupPlan& plan : plans) {
-    if (const char* why = ops::objection(backend, q, plan); why != nullptr)
-      usage_error("attention.backend \"{}\" cannot be used here: {}; choose \"auto\"", ops::to_string(backend), why);
-  }
+  for (const ops::GroupPlan& plan : plans) ops::check_backend(backend, q, plan);
 }
 
 // With its weights, what is trained, and cut up as the plan says.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "core/io/names.h"
 #include "core/model/tensors.h"
 #include "core/train/sequence_share.h"
 
@@ -84,8 +85,7 @@ Flops count_flops(const model::Config& c, const recipe::Recipe& recipe, const Me
     if (policy >= Recompute::all_but_attention) flops.recompute += tokens * (product(all[0]) + product(all[1]));
     if (policy == Recompute::everything) flops.attention_again += attention;
   }
-  const auto& also = recipe.tune.also;
-  const bool head = full || std::find(also.begin(), also.end(), c.tie_embeddings ? "embed" : "lm_head") != also.end();
+  const bool head = trains_whole(recipe.tune, c.tie_embeddings ? io::kEmbed : io::kHead);
   flops.head = (head ? 6 : 4) * tokens * static_cast<double>(c.vocab_size * c.hidden);
   return flops;
 }

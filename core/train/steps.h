@@ -8,40 +8,19 @@
 #include "core/train/setup.h"
 #include "core/train/step_log.h"
 #include "core/train/trained.h"
+#include "core/train/watcher.h"
 
 namespace longlora::train {
-
-// Tells what is trained, and the weights where they are cut up, of the model's use.
-class Watcher : public model::UnitWatcher {
- public:
-  Watcher(const Setup& setup, Trained& trained)
-      : llama_(*setup.llama), weights_(setup.weights.get()), trained_(trained) {
-    llama_.watch(this);
-  }
-  ~Watcher() override { llama_.watch(nullptr); }
-  Watcher(const Watcher&) = delete;
-  Watcher& operator=(const Watcher&) = delete;
-
-  void needed(size_t unit, size_t next) override {
-    if (weights_ != nullptr) weights_->needed(unit, next);
-  }
-  void done(size_t unit) override {
-    if (weights_ != nullptr) weights_->done(unit);
-  }
-  void filling(size_t unit) override { trained_.filling(unit); }
-  void filled(size_t unit) override { trained_.filled(unit); }
-
- private:
-  model::Llama& llama_;
-  WeightShards* weights_;
-  Trained& trained_;
-};
 
 class Steps {
  public:
   // All of them live as long.
   Steps(Setup& setup, AdamW& optimizer, Trained& trained, dist::Job& job)
-      : setup_(setup), optimizer_(optimizer), trained_(trained), job_(job), watcher_(setup, trained) {}
+      : setup_(setup),
+        optimizer_(optimizer),
+        trained_(trained),
+        job_(job),
+        watcher_(*setup.llama, setup.weights.get(), trained) {}
 
   // Step number `step`, from 0. The loss is the sum over tokens divided by the number of targets of the whole step, so that
   // it does not depend on how the step is cut into micro-batches and ranks. `wholes` are this rank's share of the step's

@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <map>
 
-#include "core/model/memory.h"
+#include "core/adapt/adapter_model.h"
+#include "core/io/names.h"
 #include "core/model/tensors.h"
 #include "core/model/weights.h"
 #include "core/train/weight_shards.h"
@@ -34,39 +35,21 @@ int64_t sliced_weights(const UnitSizes& unit, const StepShape& s) {
   return bytes;
 }
 
-std::vector<UnitSizes> unit_sizes(model::Llama& llama) {
-  std::vector<UnitSizes> sizes;
-  for (const auto& unit : llama.units()) {
-    UnitSizes& all = sizes.emplace_back();
-    std::vector<at::Tensor> frozen;
-    for (const model::Parameter* p : unit) {
-      if (p->trainable()) {
-        all.trained.push_back(p->value.numel());
-      } else {
-        frozen.push_back(p->value);
-      }
-    }
-    for (const model::Extent& memory : model::memory_under(frozen)) all.frozen.push_back(memory.bytes);
-  }
-  return sizes;
-}
-
 bool trains_whole(const recipe::Tune& tune, const std::string& tensor) {
-  const char* kind = tensor.ends_with("norm.weight")            ? "norm"
-                     : tensor.starts_with("model.embed_tokens") ? "embed"
-                     : tensor == "lm_head.weight"               ? "lm_head"
-                                                                : "";
-  return tune.mode == "full" || std::find(tune.also.begin(), tune.also.end(), kind) != tune.also.end();
+  using model::Kind;
+  const Kind kind = tensor.ends_with("norm.weight") ? Kind::norm
+                    : tensor == io::kEmbed          ? Kind::embed
+                    : tensor == io::kHead           ? Kind::lm_head
+                                                    : Kind::base;
+  return adapt::trains(tune, kind);
 }
 
 bool adds_lora(const recipe::Tune& tune, const std::string& tensor) {
   if (tune.mode == "full" || !tensor.ends_with("proj.weight")) return false;
-  const std::string module = tensor.substr(0, tensor.rfind('.'));
-  const std::string target = module.substr(module.rfind('.') + 1);
+  const std::string target = io::last_part(io::module_of(tensor));
   return std::find(tune.targets.begin(), tune.targets.end(), target) != tune.targets.end();
 }
 
-// NF4 with blocks of 64 and their scales in 8 bits (QLoRA, arXiv 2305.14314, section 3): 4.127 bits an element.
 std::vector<UnitSizes> unit_sizes(const model::Config& config, const recipe::Recipe& recipe) {
   const auto value = static_cast<int64_t>(c10::elementSize(model::parse_dtype(recipe.model.dtype)));
   std::vector<UnitSizes> units(static_cast<size_t>(config.layers) + 2);
@@ -86,7 +69,7 @@ std::vector<UnitSizes> unit_sizes(const model::Config& config, const recipe::Rec
       return;
     }
     const bool packed = recipe.model.quantize == "nf4" && layer && matrix;
-    freeze(units[unit], name, packed ? elements * 4127 / 8000 : elements * value);
+    freeze(units[unit], name, packed ? elements * kNf4Bytes / kNf4Elements : elements * value);
     if (!adds_lora(recipe.tune, name)) return;
     for (const int64_t size : shape) units[unit].trained.push_back(recipe.tune.rank * size);
   });

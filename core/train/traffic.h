@@ -16,9 +16,10 @@ struct UnitSizes {
   std::vector<int64_t> trained;  // elements of each parameter
   std::vector<int64_t> frozen;   // bytes of each (stacked) matrix or vector
 };
-// By unit: embedding, layers, final norm and head.
-[[nodiscard]] std::vector<UnitSizes> unit_sizes(model::Llama& llama);
-// The same of the model that a recipe makes, from the shapes alone.
+// NF4 with blocks of 64 and their scales in 8 bits (QLoRA, arXiv 2305.14314, section 3): 4.127 bits an element.
+inline constexpr int64_t kNf4Bytes = 4127, kNf4Elements = 8000;
+
+// Of the model that a recipe makes, from the shapes alone, by unit: embedding, layers, final norm and head.
 [[nodiscard]] std::vector<UnitSizes> unit_sizes(const model::Config& config, const recipe::Recipe& recipe);
 
 // Whether a recipe trains the tensor of this name itself, and whether it gives it LoRA.

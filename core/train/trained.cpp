@@ -18,6 +18,11 @@ at::Tensor flat_master(model::Parameter& p) {
 
 }  // namespace
 
+Gradients gradients_of(Shard shard, bool full) {
+  if (shard == Shard::none) return Gradients::whole;
+  return shard == Shard::model && full ? Gradients::sliced_by_unit : Gradients::sliced;
+}
+
 Trained::Trained(model::Llama& llama, Gradients gradients, dist::Group& group, int64_t bucket)
     : kind_(gradients), group_(group) {
   for (model::Parameter* p : llama.trainable()) {
@@ -150,9 +155,7 @@ void Trained::spread_values() const {
     Sent sent{at::empty({bucket.width}, options), at::empty({ranks(), bucket.width}, options), {}};
     for (size_t i = 0; i < bucket.members.size(); ++i) {
       const Slice& slice = *bucket.members[i];
-      const double factor = slice.parameter->to_value;
-      sent.mine.narrow(0, bucket.columns[i], slice.master.numel())
-          .copy_(factor == 1 ? slice.master : slice.master * factor);
+      sent.mine.narrow(0, bucket.columns[i], slice.master.numel()).copy_(slice.parameter->scaled(slice.master));
     }
     sent.pending = group_.start_all_gather(sent.all, sent.mine);
     return sent;

@@ -10,6 +10,7 @@
 
 #include "core/dist/group.h"
 #include "core/model/llama.h"
+#include "core/train/shard.h"
 
 namespace longlora::train {
 
@@ -27,6 +28,8 @@ enum class Gradients {
   sliced,         // whole ones on every rank, and the sums of its slices
   sliced_by_unit  // the sums of its slices; whole ones of a unit of the model only during its backward pass
 };
+
+[[nodiscard]] Gradients gradients_of(Shard shard, bool full);
 
 class Trained {
  public:

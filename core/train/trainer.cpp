@@ -46,12 +46,6 @@ void open_folder(const recipe::Recipe& recipe, bool resume) {
   }
 }
 
-Gradients gradients_of(const Setup& setup) {
-  if (setup.shard == Shard::none) return Gradients::whole;
-  const bool by_unit = setup.shard == Shard::model && setup.recipe.tune.mode == "full";
-  return by_unit ? Gradients::sliced_by_unit : Gradients::sliced;
-}
-
 // The newest checkpoint that rank 0 sees, on all ranks.
 fs::path checkpoint_to_resume(const fs::path& dir, dist::Group& group) {
   const at::Tensor step = at::full({1}, int64_t{-1}, at::kLong);
@@ -92,7 +86,7 @@ Exit run(Setup& setup, bool resume, dist::Job& job) {
   job.open_group(recipe.parallel.sequence, setup.device);
   dist::Group& group = job.group();
   job.activity().enter("making gradients and moments");
-  Trained trained(*setup.llama, gradients_of(setup), group);
+  Trained trained(*setup.llama, gradients_of(setup.shard, recipe.tune.mode == "full"), group);
   if (setup.weights != nullptr) setup.weights->connect(group);
   AdamW optimizer(trained, recipe.optimizer);
   data::Loader loader(setup.rows, derive_seed(static_cast<uint64_t>(recipe.seed), {kOrder}), recipe.data.shuffle);

@@ -93,9 +93,7 @@ void WeightShards::refresh() {
     for (const Piece& piece : unit.pieces) {
       if (piece.trained == nullptr) continue;
       const model::Parameter& p = *piece.trained;
-      unit.mine.narrow(0, piece.column, piece.each)
-          .view(p.value.scalar_type())
-          .copy_(p.to_value == 1 ? p.master : p.master * p.to_value);
+      unit.mine.narrow(0, piece.column, piece.each).view(p.value.scalar_type()).copy_(p.scaled(p.master));
     }
   }
 }

@@ -38,9 +38,9 @@ class WeightShards {
   [[nodiscard]] int64_t gathered_bytes() const;
 
  private:
+  // Bytes [begin, begin + bytes) of the storage are cut in slices of `each`, which stand at `column` of a row.
   struct Piece {
-    c10::Storage
-        storage;  // whose bytes [begin, begin + bytes) are cut in slices of `each`, which stand at `column` of a row
+    c10::Storage storage;
     int64_t begin, bytes, each, column;
     const model::Parameter* trained;
   };

@@ -59,27 +59,13 @@ void check_all_pairs(const std::vector<int64_t>& documents, int64_t group, int64
   REQUIRE(same);
 }
 
-// All ways to cut `tokens` into documents.
-std::vector<std::vector<int64_t>> all_cuts(int64_t tokens) {
-  std::vector<std::vector<int64_t>> cuts;
-  for (int64_t bits = 0; bits < int64_t{1} << (tokens - 1); ++bits) {
-    std::vector<int64_t> cut = {0};
-    for (int64_t t = 1; t < tokens; ++t) {
-      if (bits >> (t - 1) & 1) cut.push_back(t);
-    }
-    cut.push_back(tokens);
-    cuts.push_back(cut);
-  }
-  return cuts;
-}
-
 }  // namespace
 
 TEST_CASE("a group plan lets through exactly the pairs of the definition", "[group_plan]") {
   const std::vector<std::pair<int64_t, int64_t>> heads = {{1, 1}, {2, 2}, {2, 1}, {3, 3},
                                                           {3, 1}, {4, 2}, {6, 3}, {8, 2}};
   for (int64_t tokens = 1; tokens <= 8; ++tokens) {
-    for (const auto& documents : all_cuts(tokens)) {
+    for (const auto& documents : test::all_cuts(tokens)) {
       for (int64_t group : {0, 2, 3, 4, 5, 7, 8, 9}) {
         for (const auto& [q, kv] : heads) check_all_pairs(documents, group, q, kv, 0);
         for (int64_t window : {1, 3}) check_all_pairs(documents, group, 4, 2, window);

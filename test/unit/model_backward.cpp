@@ -27,19 +27,12 @@ struct Case {
 };
 
 model::Config config_of(const Case& c) {
-  model::Config config;
-  config.architecture = "LlamaForCausalLM";
+  model::Config config = test::tiny_config(2);
   config.vocab_size = 19;
-  config.hidden = 12;
-  config.intermediate = 20;
-  config.layers = 2;
   config.heads = c.heads;
   config.kv_heads = c.kv_heads;
-  config.head_dim = 6;
-  config.rms_eps = 1e-5;
   config.tie_embeddings = c.tied;
   config.attention_bias = config.mlp_bias = c.bias;
-  config.max_positions = 64;
   config.sliding_window = c.window;
   return config;
 }

@@ -1,34 +1,16 @@
 // `longlora plan` as it is called: what it says, its JSON, and what it refuses.
 #include <catch2/catch.hpp>
 
-#include <array>
-#include <cstdio>
-
-#include <sys/wait.h>
 #include <nlohmann/json.hpp>
 
 namespace {
 
-struct Outcome {
-  int code;
-  std::string text;  // both streams
-};
-
-Outcome plan(const std::string& arguments) {
-  const std::string command = "'" LONGLORA_BINARY "' plan " + arguments + " 2>&1";
-  FILE* pipe = ::popen(command.c_str(), "r");
-  REQUIRE(pipe != nullptr);
-  Outcome out{0, ""};
-  std::array<char, 4096> buffer{};
-  for (size_t n = 0; (n = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) out.text.append(buffer.data(), n);
-  const int status = ::pclose(pipe);
-  REQUIRE(WIFEXITED(status));
-  out.code = WEXITSTATUS(status);
-  return out;
+test::Outcome plan(const std::string& arguments) {
+  return test::run_in_shell("'" LONGLORA_BINARY "' plan " + arguments);
 }
 
 nlohmann::json json_of(const std::string& arguments) {
-  const Outcome out = plan(arguments + " --json -");
+  const test::Outcome out = plan(arguments + " --json -");
   INFO(out.text);
   REQUIRE(out.code == 0);
   return nlohmann::json::parse(out.text);
@@ -37,7 +19,7 @@ nlohmann::json json_of(const std::string& arguments) {
 }  // namespace
 
 TEST_CASE("plan says what a run will take, by name of a model or from its folder", "[plan][verb]") {
-  const Outcome out = plan("longlora-7b-32k --shape llama-2-7b --gpu h200");
+  const test::Outcome out = plan("longlora-7b-32k --shape llama-2-7b --gpu h200");
   CHECK(out.code == 0);
   for (const char* part : {"8 x H200 141 GB: 6.75G parameters", "S2 groups of 8192", "recompute: ", ": fits",
                            "matrix products", "tokens/s, MFU", "1000 steps: "})
@@ -68,7 +50,7 @@ TEST_CASE("plan splits the model where it would not fit, and names what would he
 
 TEST_CASE("plan refuses what it cannot plan", "[plan][verb]") {
   const auto refused = [](const std::string& arguments, int code, const char* part) {
-    const Outcome out = plan(arguments);
+    const test::Outcome out = plan(arguments);
     INFO(arguments);
     CHECK(out.code == code);
     CHECK_THAT(out.text, Catch::Contains(part));

@@ -1,11 +1,6 @@
 // `longlora recipe` as it is called: output, exit codes, and that nothing is overwritten.
 #include <catch2/catch.hpp>
 
-#include <array>
-#include <cstdio>
-
-#include <sys/wait.h>
-
 #include "core/base/file.h"
 #include "core/recipe/print.h"
 #include "core/recipe/shipped.h"
@@ -15,22 +10,8 @@ using namespace longlora;
 
 namespace {
 
-struct Outcome {
-  int code;
-  std::string text;  // both streams
-};
-
-Outcome longlora_recipe(const fs::path& folder, const std::string& arguments) {
-  const std::string command = "cd '" + folder.string() + "' && '" LONGLORA_BINARY "' recipe " + arguments + " 2>&1";
-  FILE* pipe = ::popen(command.c_str(), "r");
-  REQUIRE(pipe != nullptr);
-  Outcome out{0, ""};
-  std::array<char, 4096> buffer{};
-  for (size_t n = 0; (n = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) out.text.append(buffer.data(), n);
-  const int status = ::pclose(pipe);
-  REQUIRE(WIFEXITED(status));
-  out.code = WEXITSTATUS(status);
-  return out;
+test::Outcome longlora_recipe(const fs::path& folder, const std::string& arguments) {
+  return test::run_in_shell("cd '" + folder.string() + "' && '" LONGLORA_BINARY "' recipe " + arguments);
 }
 
 }  // namespace
@@ -39,7 +20,7 @@ TEST_CASE("recipe ls, cp, show, check and schema", "[recipe][verb]") {
   const test::TemporaryFolder folder;
   const auto run = [&](const std::string& arguments) { return longlora_recipe(folder.path(), arguments); };
 
-  const Outcome list = run("ls");
+  const test::Outcome list = run("ls");
   CHECK(list.code == 0);
   for (const auto& one : recipe::shipped()) CHECK_THAT(list.text, Catch::Contains(one.name));
 
@@ -51,10 +32,10 @@ TEST_CASE("recipe ls, cp, show, check and schema", "[recipe][verb]") {
   CHECK(read_file(folder.path() / "mine.json") == "{}");
   CHECK(run("cp longlora-7b-9k").code == 2);
 
-  const Outcome check = run("check longlora-7b-8k.json");
+  const test::Outcome check = run("check longlora-7b-8k.json");
   CHECK(check.code == 0);
   CHECK(check.text == "ok\n");
-  const Outcome bad = run("check longlora-7b-8k optimizer.betsa=1 'data.train=[]'");
+  const test::Outcome bad = run("check longlora-7b-8k optimizer.betsa=1 'data.train=[]'");
   CHECK(bad.code == 2);
   CHECK_THAT(
       bad.text,
@@ -62,7 +43,7 @@ TEST_CASE("recipe ls, cp, show, check and schema", "[recipe][verb]") {
   CHECK(run("check longqlora-7b-8k").code == 2);  // 4 bits: shown, but not run yet
   CHECK(run("check nothing.json").code == 3);
 
-  const Outcome show = run("show longqlora-7b-8k seed=7");
+  const test::Outcome show = run("show longqlora-7b-8k seed=7");
   CHECK(show.code == 0);
   test::write_file(folder.path() / "shown.json", show.text);
   CHECK(run("show shown.json").text == show.text);

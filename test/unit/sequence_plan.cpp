@@ -99,19 +99,6 @@ std::vector<int64_t> check(const GroupPlan& plan, Layout layout, int size) {
   return work;
 }
 
-std::vector<std::vector<int64_t>> all_cuts(int64_t tokens) {
-  std::vector<std::vector<int64_t>> cuts;
-  for (int64_t bits = 0; bits < int64_t{1} << (tokens - 1); ++bits) {
-    std::vector<int64_t> cut = {0};
-    for (int64_t t = 1; t < tokens; ++t) {
-      if (bits >> (t - 1) & 1) cut.push_back(t);
-    }
-    cut.push_back(tokens);
-    cuts.push_back(cut);
-  }
-  return cuts;
-}
-
 GroupPlan plan_of(const std::vector<int64_t>& documents, int64_t group, int64_t heads, int64_t kv_heads) {
   return group == 0 ? GroupPlan::full(documents, heads, kv_heads) : GroupPlan::s2(documents, group, heads, kv_heads);
 }
@@ -121,7 +108,7 @@ GroupPlan plan_of(const std::vector<int64_t>& documents, int64_t group, int64_t 
 TEST_CASE("the ranks of a sequence group compute every pair of the plan once", "[sequence]") {
   const std::vector<std::pair<int64_t, int64_t>> heads = {{1, 1}, {2, 2}, {2, 1}, {6, 3}};
   for (int64_t tokens = 2; tokens <= 8; ++tokens) {
-    for (const auto& documents : all_cuts(tokens)) {
+    for (const auto& documents : test::all_cuts(tokens)) {
       for (const int64_t group : {0, 2, 3, 5}) {
         for (const auto& [q, kv] : heads) {
           const GroupPlan plan = plan_of(documents, group, q, kv);

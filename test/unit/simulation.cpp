@@ -60,18 +60,7 @@ size_t parts(const SequencePlan& plan) {
 }
 
 model::Config tiny() {
-  model::Config c;
-  c.architecture = "LlamaForCausalLM";
-  c.vocab_size = 41;
-  c.hidden = 12;
-  c.intermediate = 20;
-  c.layers = 2;
-  c.heads = 4;
-  c.kv_heads = 2;
-  c.head_dim = 6;
-  c.rms_eps = 1e-5;
-  c.max_positions = 64;
-  return c;
+  return test::tiny_config(2);
 }
 
 recipe::Recipe recipe_of(const char* mode, int64_t length) {
@@ -94,20 +83,6 @@ data::Batch batch_of(int64_t rows, int64_t length) {
   return batch;
 }
 
-struct Watcher : model::UnitWatcher {
-  train::WeightShards* weights;
-  train::Trained& trained;
-  Watcher(train::WeightShards* w, train::Trained& t) : weights(w), trained(t) {}
-  void needed(size_t unit, size_t next) override {
-    if (weights != nullptr) weights->needed(unit, next);
-  }
-  void done(size_t unit) override {
-    if (weights != nullptr) weights->done(unit);
-  }
-  void filling(size_t unit) override { trained.filling(unit); }
-  void filled(size_t unit) override { trained.filled(unit); }
-};
-
 // A step as a run makes it (core/train/setup.cpp, trainer.cpp), of the model of a recipe.
 void make_step(const recipe::Recipe& recipe, Shard shard, dist::Group& group, const data::Batch& batch,
                const model::AttentionPattern& pattern, std::span<const model::Recompute> recompute,
@@ -126,13 +101,9 @@ void make_step(const recipe::Recipe& recipe, Shard shard, dist::Group& group, co
   });
   adapt::make_trainable(llama, recipe.tune, 1);
   if (split) weights->connect(group);
-  const Gradients kind = shard == Shard::none ? Gradients::whole
-                         : split && full      ? Gradients::sliced_by_unit
-                                              : Gradients::sliced;
-  train::Trained trained(llama, kind, group);
+  train::Trained trained(llama, train::gradients_of(shard, full), group);
   train::AdamW optimizer(trained, recipe.optimizer);
-  Watcher watcher(weights.get(), trained);
-  llama.watch(&watcher);
+  const train::Watcher watcher(llama, weights.get(), trained);
   for (int64_t micro = 0; micro < micro_batches; ++micro) {
     if (micro + 1 == micro_batches) trained.last_micro_batch();
     (void)llama.forward_backward(batch, pattern, recompute, 0.1, {});

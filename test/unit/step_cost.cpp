@@ -41,7 +41,7 @@ TEST_CASE("pairs of a plan, and of all ranks that share a row, are those counted
     for (const ops::GroupPlan& plan : plans) {
       INFO("window " << window << ", heads " << plan.heads);
       const double pairs = pairs_one_by_one(plan);
-      CHECK(train::attention_pairs(plan) == pairs);
+      CHECK(ops::attention_pairs(plan) == pairs);
       for (int size = 1; size <= 5 && window == 0; ++size) {
         const bool grouped = !plan.uniform();
         double sum = 0, most = 0;
@@ -92,16 +92,7 @@ TEST_CASE("bytes between ranks", "[plan]") {
 }
 
 TEST_CASE("sizes from the config are those of the model", "[plan][shard]") {
-  model::Config config;
-  config.architecture = "LlamaForCausalLM";
-  config.vocab_size = 41;
-  config.hidden = 12;
-  config.intermediate = 20;
-  config.layers = 3;
-  config.heads = 4;
-  config.kv_heads = 2;
-  config.head_dim = 6;
-  config.max_positions = 64;
+  model::Config config = test::tiny_config(3);
   for (const bool tied : {false, true}) {
     for (const char* mode : {"lora", "full"}) {
       for (const std::vector<std::string>& also : {std::vector<std::string>{}, {"embed", "norm"}, {"norm"}}) {

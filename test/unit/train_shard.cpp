@@ -3,15 +3,13 @@
 
 #include "core/base/error.h"
 #include "core/base/random.h"
-#include "core/io/safetensors.h"
 #include "core/model/memory.h"
 #include "core/model/random_tensor.h"
-#include "core/model/tensors.h"
 #include "core/train/adamw.h"
 #include "core/train/traffic.h"
-#include "core/train/weight_shards.h"
+#include "core/train/watcher.h"
 #include "test/unit/ranks.h"
-#include "test/unit/temporary_folder.h"
+#include "test/unit/tiny_model.h"
 
 namespace longlora {
 namespace {
@@ -27,21 +25,10 @@ struct Case {
   at::ScalarType type = at::kFloat;
 };
 
-// Sizes that no number of ranks divides.
 model::Config config_of(const Case& c) {
-  model::Config config;
-  config.architecture = "LlamaForCausalLM";
-  config.vocab_size = 41;
-  config.hidden = 12;
-  config.intermediate = 20;
-  config.layers = 3;
-  config.heads = 4;
-  config.kv_heads = 2;
-  config.head_dim = 6;
-  config.rms_eps = 1e-5;
+  model::Config config = test::tiny_config(3);
   config.tie_embeddings = c.tied;
   config.attention_bias = config.mlp_bias = c.bias;
-  config.max_positions = 64;
   return config;
 }
 
@@ -149,22 +136,19 @@ int64_t held_bytes(Llama& llama, bool full) {
   return bytes;
 }
 
-// Tells the weights and what is trained, and notes the most memory that gathered weights took.
-struct Watcher : model::UnitWatcher {
+// Notes the most memory that gathered weights took.
+struct Watcher : train::Watcher {
   Llama& llama;
   train::WeightShards& weights;
-  train::Trained& trained;
   bool full;
   int64_t most = 0, most_held = 0;
-  Watcher(Llama& l, train::WeightShards& w, train::Trained& t, bool f) : llama(l), weights(w), trained(t), full(f) {}
+  Watcher(Llama& l, train::WeightShards& w, train::Trained& t, bool f)
+      : train::Watcher(l, &w, t), llama(l), weights(w), full(f) {}
   void needed(size_t unit, size_t next) override {
-    weights.needed(unit, next);
+    train::Watcher::needed(unit, next);
     most = std::max(most, weights.gathered_bytes());
     most_held = std::max(most_held, held_bytes(llama, full));
   }
-  void done(size_t unit) override { weights.done(unit); }
-  void filling(size_t unit) override { trained.filling(unit); }
-  void filled(size_t unit) override { trained.filled(unit); }
 };
 
 const Case kCases[] = {{.name = "LoRA"},
@@ -270,7 +254,7 @@ TEST_CASE("a model cut up over ranks computes what it does whole, in the memory 
     (void)whole.forward_backward(batch, {.group = 6}, policies, 0.1, {});
     std::vector<at::Tensor> gradients;
     for (const model::Parameter* p : whole.trainable()) gradients.push_back(p->grad);
-    const auto units = train::unit_sizes(whole);
+    const auto units = test::unit_sizes(whole);
 
     const auto check = [&](Rank r) {
       const model::Cut cut{r.rank, r.size};
@@ -281,7 +265,6 @@ TEST_CASE("a model cut up over ranks computes what it does whole, in the memory 
       weights.connect(r.group);
       train::Trained trained(llama, c.full ? Gradients::sliced_by_unit : Gradients::sliced, r.group);
       Watcher watcher(llama, weights, trained, c.full);
-      llama.watch(&watcher);
       const auto require = [&](bool right, const char* what) {
         if (!right) fail("{}: rank {} of {}: {}", c.name, r.rank, r.size, what);
       };
@@ -368,7 +351,7 @@ TEST_CASE("bytes between ranks are those of the formulas", "[train][shard]") {
         trained.sum();
         (void)optimizer.step(1e-2);
         trained.spread();
-        const auto units = train::unit_sizes(llama);
+        const auto units = test::unit_sizes(llama);
         const train::StepBytes formula = train::step_bytes(units, {.shard = shard,
                                                                    .full = c.full,
                                                                    .tied = c.tied,
@@ -386,36 +369,6 @@ TEST_CASE("bytes between ranks are those of the formulas", "[train][shard]") {
       }));
     }
   }
-}
-
-TEST_CASE("tensors that are made one at a time give the same file", "[safetensors][shard]") {
-  const test::TemporaryFolder temporary;
-  const fs::path& folder = temporary.path();
-  const at::Tensor a = at::arange(6, at::kFloat).view({2, 3}), b = at::ones({4}), c = at::zeros({0});
-  std::vector<std::string> made;
-  int there = 0;
-  const auto part = [&](const std::string& name, const at::Tensor& tensor) {
-    io::TensorSource source = model::source(name, tensor.sizes(), at::kFloat, [&made, name, tensor] {
-      made.push_back(name);
-      return tensor;
-    });
-    source.begin = [begin = source.begin, &there] {
-      CHECK(++there == 1);
-      begin();
-    };
-    source.end = [end = source.end, &there] {
-      --there;
-      end();
-    };
-    return source;
-  };
-  io::write_safetensors(
-      folder / "whole.safetensors",
-      {model::source("b", b, at::kFloat), model::source("c", c, at::kFloat), model::source("a", a, at::kFloat)});
-  io::write_safetensors(folder / "parts.safetensors", {part("b", b), part("c", c), part("a", a)});
-  CHECK(read_file(folder / "whole.safetensors") == read_file(folder / "parts.safetensors"));
-  io::write_safetensors({}, {part("b", b), part("c", c), part("a", a)});  // a rank that does not write
-  CHECK(made == std::vector<std::string>{"a", "b", "c", "a", "b", "c"});
 }
 
 }  // namespace longlora
