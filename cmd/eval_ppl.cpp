@@ -6,6 +6,7 @@
 #include "cmd/model_options.h"
 #include "core/data/glob.h"
 #include "core/eval/perplexity.h"
+#include "core/model/tensors.h"
 
 namespace longlora::cmd {
 namespace {
@@ -90,7 +91,12 @@ Exit run(const cxxopts::ParseResult& arguments) {
                    std::exp(r.loss));
     }
   }
-  if (json) write_result(*json, nlohmann::ordered_json({{"results", results}}).dump(2));
+  if (json) {
+    const nlohmann::ordered_json all = {{"dtype", model::name_of(opened.llama->dtype())},
+                                        {"products", ops::to_string(opened.llama->product())},
+                                        {"results", results}};
+    write_result(*json, all.dump(2));
+  }
   return Exit::done;
 }
 

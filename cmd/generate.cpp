@@ -4,6 +4,7 @@
 #include "cmd/generate_modes.h"
 #include "core/base/file.h"
 #include "core/base/signal.h"
+#include "core/model/tensors.h"
 #include "core/text/chat_template.h"
 #include "core/text/unicode.h"
 
@@ -82,7 +83,8 @@ Exit answer_one(const GenerateArguments& arguments, const std::string& text) {
                                            });
   if (!quiet) fmt::print("\n");
   if (arguments.json) {
-    nlohmann::ordered_json result;
+    nlohmann::ordered_json result = {{"dtype", model::name_of(opened.llama->dtype())},
+                                     {"products", ops::to_string(opened.llama->product())}};
     add_answer(result, static_cast<int64_t>(prompt.size()), answer);
     write_result(*arguments.json, result.dump(2));
   }

@@ -10,6 +10,7 @@
 #include "core/eval/heatmap.h"
 #include "core/io/context_record.h"
 #include "core/io/safetensors.h"
+#include "core/model/tensors.h"
 
 namespace longlora::cmd {
 namespace {
@@ -35,12 +36,12 @@ std::string model_name(const adapt::OpenOptions& model) {
 }
 
 // What tells one model from another, wherever it lies.
-ordered_json model_identity(const adapt::OpenOptions& model) {
+ordered_json model_identity(const adapt::OpenOptions& model, at::ScalarType dtype) {
   ordered_json identity = {{"model", io::model_fingerprint(io::TensorStore(model.model))},
                            {"config", fingerprint(read_file(model.model / "config.json"))},
                            {"adapter", nullptr},
                            {"rope", model.rope},
-                           {"dtype", model.dtype}};
+                           {"dtype", model::name_of(dtype)}};
   std::string parts;
   for (const fs::path& adapter : adapt::all_adapters(model)) {
     std::vector<fs::path> files;
@@ -202,7 +203,7 @@ Exit run_grid_verb(GridArguments& arguments, const std::function<eval::Task(cons
   if (opened.tokenizer == nullptr)
     input_error("{}: has no tokenizer (tokenizer.model or tokenizer.json)", arguments.model.model.string());
   grid.model_name = model_name(arguments.model);
-  grid.settings = model_identity(arguments.model);
+  grid.settings = model_identity(arguments.model, opened.llama->dtype());
   grid.settings["tokenizer"] = opened.tokenizer->fingerprint();
   grid.settings["template"] =
       arguments.format ? text::chat_format_names()[static_cast<size_t>(*arguments.format)] : "none";

@@ -12,7 +12,7 @@ void declare_model_options(cxxopts::Options& options) {
       cxxopts::value<std::vector<std::string>>(),
       "DIR")("rope", "other RoPE settings than the model's: linear:4, ntk:8, yarn:16, dynamic:4",
              cxxopts::value<std::string>(),
-             "TYPE:FACTOR")("dtype", "compute in auto (as stored), bfloat16, float16 or float32",
+             "TYPE:FACTOR")("dtype", "what to compute in: auto (what this machine computes fastest), stored (as the weights are), bfloat16, float16, float32",
                             cxxopts::value<std::string>()->default_value("auto"), "T")(
       "device", "auto, cpu or cuda", cxxopts::value<std::string>()->default_value("auto"), "D");
 }

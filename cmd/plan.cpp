@@ -168,6 +168,8 @@ Exit run(const cxxopts::ParseResult& arguments) {
       model::extend(config_of(recipe, arguments), recipe.context.rope, recipe.context.length);
   const model::Config& config = extension.config;
   recipe.context.length = extension.length;
+  if (recipe.model.dtype == "auto") recipe.model.dtype = "bfloat16";  // what GPUs compute fastest
+  if (recipe.model.dtype == "stored") recipe.model.dtype = config.dtype;
   const int64_t ranks = machine.ranks(), sequence = recipe.parallel.sequence;
   if (ranks % sequence != 0) usage_error("parallel.sequence {}: does not divide the {} GPUs", sequence, ranks);
   train::check_sequence(recipe, config);

@@ -34,6 +34,15 @@ model::Config with_rope(const model::Config& config, const std::string& text) {
   return model::extend(config, rope, length).config;
 }
 
+// Whether the weights in `type` leave half of the device's free memory to the work with them.
+bool holds(const at::Device& device, const model::Config& config, at::ScalarType type) {
+  int64_t elements = 0;
+  model::for_each_tensor(config, [&](const std::string&, const std::vector<int64_t>& shape) {
+    elements += shape.size() == 2 ? shape[0] * shape[1] : shape[0];
+  });
+  return 2 * elements * static_cast<int64_t>(c10::elementSize(type)) <= model::free_memory(device);
+}
+
 // Where an answer may end: the model's end tokens, the tokenizer's, and those of generation_config.json, where chat models
 // name the one that ends a turn.
 std::vector<int32_t> stop_tokens(const fs::path& folder, const model::Config& config,
@@ -84,10 +93,15 @@ OpenedModel open_model(const OpenOptions& options) {
   }
   const model::Config config = options.rope.empty() ? adapted.config : with_rope(adapted.config, options.rope);
   const auto tokenizer = open_tokenizer(options.model, config);
-  const at::ScalarType dtype = model::parse_dtype(options.dtype == "auto" ? config.dtype : options.dtype);
-  OpenedModel opened;
-  opened.llama =
-      std::make_unique<model::Llama>(model::load_llama(weights, config, dtype, model::open_device(options.device)));
+  const at::Device device = model::open_device(options.device);
+  OpenedModel opened{.compute = model::choose_compute(options.dtype, config.dtype, device,
+                                                      [&](at::ScalarType type) { return holds(device, config, type); }),
+                     .llama = nullptr,
+                     .tokenizer = nullptr,
+                     .stop = {}};
+  log::info("{}; computing in {}", model::describe_device(device), model::describe(opened.compute));
+  opened.llama = std::make_unique<model::Llama>(model::load_llama(weights, config, opened.compute.dtype, device));
+  opened.llama->set_product(opened.compute.product.backend);
   for (size_t i = 0; i < adapters.size(); ++i)
     i + 1 < adapters.size() ? fold_in(*opened.llama, adapters[i]) : attach(*opened.llama, adapters[i]);
   if (tokenizer) opened.tokenizer = tokenizer;

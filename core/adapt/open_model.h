@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "core/model/compute.h"
 #include "core/model/llama.h"
 #include "core/text/tokenizer.h"
 
@@ -12,7 +13,7 @@ namespace longlora::adapt {
 
 struct OpenOptions {
   std::filesystem::path model, adapter;  // adapter may be empty
-  std::string dtype = "auto";            // auto: as the weights are stored
+  std::string dtype = "auto";            // as in model::choose_compute()
   std::string device = "auto";
   bool other_bases = false;  // an adapter of another base of the same architecture is taken too
   std::string rope;  // "linear:4": other RoPE settings than the model's own; empty: the model's, or the adapter's
@@ -20,6 +21,7 @@ struct OpenOptions {
 };
 
 struct OpenedModel {
+  model::Compute compute;
   std::unique_ptr<model::Llama> llama;
   std::shared_ptr<const text::Tokenizer> tokenizer;  // null when the folder has none
   std::vector<int32_t> stop;                         // tokens that end an answer

@@ -50,6 +50,10 @@ void Layer::add_lora(const LoraFor& lora_for, double dropout, uint64_t seed) {
   for (Linear* linear : {&qkv_proj_, &o_proj_, &gate_up_proj_, &down_proj_}) linear->add_lora(lora_for, dropout, seed);
 }
 
+void Layer::set_product(ops::ProductBackend backend) {
+  for (Linear* linear : {&qkv_proj_, &o_proj_, &gate_up_proj_, &down_proj_}) linear->set_product(backend);
+}
+
 std::vector<Parameter*> Layer::parameters() {
   std::vector<Parameter*> all = {&input_norm_, &post_norm_};
   for (Linear* linear : {&qkv_proj_, &o_proj_, &gate_up_proj_, &down_proj_}) {

@@ -78,6 +78,7 @@ class Layer {
   [[nodiscard]] at::Tensor forward_cached(const at::Tensor& x, const Pass& pass, LayerCache& cache, int64_t past) const;
 
   void add_lora(const LoraFor& lora_for, double dropout, uint64_t seed);
+  void set_product(ops::ProductBackend backend);
   [[nodiscard]] std::vector<Parameter*> parameters();
 
  private:

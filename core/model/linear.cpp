@@ -9,7 +9,8 @@
 namespace longlora::model {
 
 Linear::Linear(std::vector<Part> parts, int64_t in, bool bias, const at::TensorOptions& options)
-    : parts_(std::move(parts)) {
+    : parts_(std::move(parts)),
+      product_(ops::default_product(c10::typeMetaToScalarType(options.dtype()), options.device())) {
   int64_t out = 0;
   for (const Part& part : parts_) {
     first_row_.push_back(out);
@@ -60,36 +61,49 @@ void Linear::add_lora(const LoraFor& lora_for, double dropout, uint64_t seed) {
 }
 
 at::Tensor Linear::forward(const at::Tensor& x, const ops::Dropout& drop) const {
-  at::Tensor y = at::linear(x, weight_, bias_);
-  if (lora_a_.defined()) y.addmm_(at::mm(dropped(x, drop), lora_a_.t()), lora_b_.t());
+  const at::Tensor y = at::empty({x.size(0), weight_.size(0)}, x.options());
+  if (!lora_a_.defined()) {
+    ops::product_into(y, {{x, weight_.t()}}, product_, bias_);
+  } else {
+    const at::Tensor xa = ops::product(dropped(x, drop), lora_a_.t(), product_);  // [T, R]
+    ops::product_into(y, {{x, weight_.t()}, {xa, lora_b_.t()}}, product_, bias_);
+  }
   return y;
 }
 
 at::Tensor Linear::input_gradient(const at::Tensor& dy, const ops::Dropout& drop) const {
-  at::Tensor dx = at::mm(dy, weight_);
-  if (!lora_a_.defined()) return dx;
-  const at::Tensor dxa = at::mm(dy, lora_b_);  // [T, R]
-  if (dropout_ == 0 || drop.seed == 0) return dx.addmm_(dxa, lora_a_);
-  return dx.add_(dropped(at::mm(dxa, lora_a_), drop));  // dropout is linear and its own transpose
+  const at::Tensor dx = at::empty({dy.size(0), weight_.size(1)}, dy.options());
+  if (!lora_a_.defined()) {
+    ops::product_into(dx, {{dy, weight_}}, product_);
+    return dx;
+  }
+  const at::Tensor dxa = ops::product(dy, lora_b_, product_);  // [T, R]
+  if (dropout_ == 0 || drop.seed == 0) {
+    ops::product_into(dx, {{dy, weight_}, {dxa, lora_a_}}, product_);
+    return dx;
+  }
+  ops::product_into(dx, {{dy, weight_}}, product_);
+  return dx.add_(dropped(ops::product(dxa, lora_a_, product_), drop));  // dropout is linear and its own transpose
 }
 
 void Linear::accumulate(const at::Tensor& dy, const at::Tensor& x, const ops::Dropout& drop) {
   for (size_t i = 0; i < parts_.size(); ++i) {
     const at::Tensor part = dy.narrow(1, first_row_[i], parts_[i].rows);
-    if (weights_[i].trainable()) weights_[i].grad.add_(at::mm(part.t(), x));
+    if (weights_[i].trainable()) ops::product_add(weights_[i].grad, part.t(), x, product_);
     if (bias_.defined() && biases_[i].trainable())
       biases_[i].grad.add_(part.sum(0, false, biases_[i].grad.scalar_type()));
   }
   if (!lora_a_.defined()) return;
   const at::Tensor xd = dropped(x, drop);
-  const at::Tensor da = at::mm(at::mm(dy, lora_b_).t(), xd);  // [R, in]
-  const at::Tensor xa = at::mm(xd, lora_a_.t());              // [T, R]
+  const at::Tensor dxa = ops::product(dy, lora_b_, product_);                         // [T, R]
+  const at::Tensor xa = ops::product(xd, lora_a_.t(), product_);                      // [T, R]
+  const at::Tensor da = at::zeros(lora_a_.sizes(), loras_.front().a.grad.options());  // [R, in]
+  ops::product_add(da, dxa.t(), xd, product_);
   for (Lora& lora : loras_) {
     lora.a.grad.add_(da.narrow(0, lora.column, lora.rank));
     // d(value of B) -> d(master of B): value = scale * master.
-    const at::Tensor db =
-        at::mm(dy.narrow(1, first_row_[lora.part], parts_[lora.part].rows).t(), xa.narrow(1, lora.column, lora.rank));
-    lora.b.grad.add_(db, lora.b.to_value);
+    ops::product_add(lora.b.grad, dy.narrow(1, first_row_[lora.part], parts_[lora.part].rows).t(),
+                     xa.narrow(1, lora.column, lora.rank), product_, lora.b.to_value);
   }
 }
 

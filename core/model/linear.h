@@ -17,6 +17,7 @@
 
 #include "core/model/parameter.h"
 #include "core/ops/dropout.h"
+#include "core/ops/product.h"
 
 namespace longlora::model {
 
@@ -40,6 +41,8 @@ class Linear {
   // Adds LoRA to the parts for which `lora_for` gives a shape. A is drawn as PEFT draws it (uniform in +-1/sqrt(in),
   // Kaiming with a = sqrt 5), from a stream of its own per matrix; B is zero.
   void add_lora(const LoraFor& lora_for, double dropout, uint64_t seed);
+  // How its products are computed from now on.
+  void set_product(ops::ProductBackend backend) { product_ = backend; }
 
   [[nodiscard]] at::Tensor forward(const at::Tensor& x, const ops::Dropout& drop) const;
   // dx [T, in]
@@ -67,6 +70,7 @@ class Linear {
   std::vector<Parameter> weights_, biases_;
   std::vector<Lora> loras_;
   double dropout_ = 0;
+  ops::ProductBackend product_;
 };
 
 }  // namespace longlora::model

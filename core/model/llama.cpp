@@ -30,7 +30,7 @@ at::Tensor as_tensor(const std::vector<int32_t>& values) {
 }  // namespace
 
 Llama::Llama(const Config& config, at::ScalarType dtype, at::Device device, bool bare)
-    : config_(config), dtype_(dtype), device_(device) {
+    : config_(config), dtype_(dtype), device_(device), product_(ops::default_product(dtype, device)) {
   const auto made = [&](const std::vector<Parameter*>& parameters) {
     if (!bare) return;
     for (const Extent& memory : memory_under(parameters)) memory.drop();
@@ -125,6 +125,11 @@ std::vector<std::vector<Parameter*>> Llama::units() {
   return all;
 }
 
+void Llama::set_product(ops::ProductBackend backend) {
+  product_ = backend;
+  for (Layer& layer : layers_) layer.set_product(backend);
+}
+
 void Llama::set_cut(const Cut& cut) {
   for (Parameter* p : parameters()) p->cut = cut;
 }
@@ -180,7 +185,7 @@ at::Tensor Llama::forward_backward(const data::Batch& batch, const AttentionPatt
   {  // the head's tensors are gone before the layers go back
     const ops::RmsNormed final = ops::rmsnorm_forward(x, norm_.value, config_.rms_eps);
     const ops::HeadLoss loss =
-        ops::head_loss(final.y, head().value, as_tensor(batch.targets), true, scale, head().grad);
+        ops::head_loss(final.y, head().value, as_tensor(batch.targets), product_, true, scale, head().grad);
     dx = ops::rmsnorm_backward(loss.dhidden, x, norm_.value, final.rstd, {}, norm_.grad);
     losses = loss.losses;
     x = at::Tensor();
@@ -218,12 +223,13 @@ at::Tensor Llama::of_hidden_states(const data::Batch& batch, const AttentionPatt
 
 at::Tensor Llama::token_losses(const data::Batch& batch, const AttentionPattern& pattern) const {
   return of_hidden_states(batch, pattern, [&](const at::Tensor& hidden) {
-    return ops::head_loss(hidden, head().value, as_tensor(batch.targets), false, 1, {}).losses;
+    return ops::head_loss(hidden, head().value, as_tensor(batch.targets), product_, false, 1, {}).losses;
   });
 }
 
 at::Tensor Llama::logits(const data::Batch& batch, const AttentionPattern& pattern) const {
-  return of_hidden_states(batch, pattern, [&](const at::Tensor& hidden) { return at::linear(hidden, head().value); });
+  return of_hidden_states(batch, pattern,
+                          [&](const at::Tensor& hidden) { return ops::product(hidden, head().value.t(), product_); });
 }
 
 KvCache Llama::make_cache(int64_t capacity) const {
@@ -256,7 +262,7 @@ at::Tensor Llama::next_logits(std::span<const int32_t> tokens, KvCache& cache) c
     cache.length += n;
   }
   const at::Tensor last = ops::rmsnorm_forward(x.narrow(0, x.size(0) - 1, 1), norm_.value, config_.rms_eps).y;
-  return at::linear(last, head().value).select(0, 0).to(at::kCPU, at::kFloat);
+  return ops::product(last, head().value.t(), product_).select(0, 0).to(at::kCPU, at::kFloat);
 }
 
 Pass Llama::make_pass(const data::Batch& batch, const AttentionPattern& pattern, const ops::Dropout& dropout) const {

@@ -77,6 +77,9 @@ class Llama {
 
   // Told of every use of a unit in forward_backward(), token_losses() and logits(); null: nobody.
   void watch(UnitWatcher* watcher) { watcher_ = watcher; }
+  // How its products are computed from now on; before, as ops::default_product() says.
+  void set_product(ops::ProductBackend backend);
+  [[nodiscard]] ops::ProductBackend product() const { return product_; }
   // How master copies are cut from now on (make_trainable).
   void set_cut(const Cut& cut);
 
@@ -103,6 +106,7 @@ class Llama {
   Config config_;
   at::ScalarType dtype_;
   at::Device device_;
+  ops::ProductBackend product_;
   Parameter embed_, norm_, lm_head_;
   std::vector<Layer> layers_;
   UnitWatcher* watcher_ = nullptr;

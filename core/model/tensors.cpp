@@ -61,6 +61,19 @@ at::ScalarType parse_dtype(const std::string& name) {
   usage_error("unknown dtype '{}': bfloat16, float16 or float32", name);
 }
 
+std::string name_of(at::ScalarType type) {
+  switch (type) {
+    case at::kBFloat16:
+      return "bfloat16";
+    case at::kHalf:
+      return "float16";
+    case at::kFloat:
+      return "float32";
+    default:
+      return "float64";
+  }
+}
+
 at::Tensor as_tensor(const io::TensorView& view) {
   const at::ScalarType type = scalar_type(view.dtype);
   void* data = const_cast<std::byte*>(view.bytes.data());

@@ -11,6 +11,7 @@ namespace longlora::model {
 [[nodiscard]] io::DType file_type(at::ScalarType type);
 // "bfloat16", "float16", "float32" as recipes and config.json write them; another name is a usage error.
 [[nodiscard]] at::ScalarType parse_dtype(const std::string& name);
+[[nodiscard]] std::string name_of(at::ScalarType type);
 
 // The bytes as a tensor on the CPU, without a copy where they are aligned; valid while the file is open.
 [[nodiscard]] at::Tensor as_tensor(const io::TensorView& view);

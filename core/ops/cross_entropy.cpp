@@ -51,8 +51,8 @@ int64_t head_loss_chunk(const at::Tensor& hidden, int64_t vocab) {
   return std::clamp<int64_t>(hidden.is_cuda() ? kGpuTokens : kCpuBytes / row_bytes, 1, hidden.size(0));
 }
 
-HeadLoss head_loss(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets, bool gradient,
-                   double scale, const at::Tensor& dhead, int64_t chunk) {
+HeadLoss head_loss(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets, ProductBackend backend,
+                   bool gradient, double scale, const at::Tensor& dhead, int64_t chunk) {
   const int64_t tokens = hidden.size(0), vocab = head.size(0);
   const auto loss_type = sum_type(hidden);
   if (chunk == 0) chunk = head_loss_chunk(hidden, vocab);
@@ -64,12 +64,12 @@ HeadLoss head_loss(const at::Tensor& hidden, const at::Tensor& head, const at::T
     const int64_t rows = std::min(chunk, tokens - begin);
     const at::Tensor h = hidden.narrow(0, begin, rows);
     at::Tensor logits = buffer.narrow(0, 0, rows);
-    at::mm_out(logits, h, head_t);
+    product_into(logits, {{h, head_t}}, backend);
     cross_entropy(logits, targets_there.narrow(0, begin, rows), result.losses.narrow(0, begin, rows), gradient, scale);
     if (!gradient) continue;
     at::Tensor dh = result.dhidden.narrow(0, begin, rows);
-    at::mm_out(dh, logits, head);
-    if (dhead.defined()) dhead.add_(at::mm(logits.t(), h));
+    product_into(dh, {{logits, head}}, backend);
+    if (dhead.defined()) product_add(dhead, logits.t(), h, backend);
   }
   return result;
 }

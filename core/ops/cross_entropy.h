@@ -3,6 +3,8 @@
 #pragma once
 #include <ATen/ATen.h>
 
+#include "core/ops/product.h"
+
 namespace longlora::ops {
 
 struct HeadLoss {
@@ -18,6 +20,7 @@ struct HeadLoss {
 // With `gradient`: d(scale * sum of losses); when `dhead` is defined ([vocab, d] float32 or float64) the
 // head's gradient is added to it. `chunk`: tokens whose logits exist at a time; 0: head_loss_chunk().
 [[nodiscard]] HeadLoss head_loss(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets,
-                                 bool gradient, double scale, const at::Tensor& dhead, int64_t chunk = 0);
+                                 ProductBackend backend, bool gradient, double scale, const at::Tensor& dhead,
+                                 int64_t chunk = 0);
 
 }  // namespace longlora::ops

@@ -74,7 +74,9 @@ const std::vector<Field>& fields() {
       {AT(model.stack_on),
        "adapter folders whose changes the base gets first, in order; what is trained stands on them",
        {}},
-      {AT(model.dtype), "what is computed in", one_of({"bfloat16", "float16", "float32"})},
+      {AT(model.dtype),
+       "compute dtype; auto: what this machine computes fastest within its memory; stored: as the base is stored",
+       one_of({"auto", "stored", "bfloat16", "float16", "float32"})},
       {AT(model.quantize), "how frozen base weights are held: as they are, or in 4 bits", one_of({"none", "nf4"})},
       {AT(model.device), "where it runs; auto takes a GPU where there is one", one_of({"auto", "cpu", "cuda"})},
 

@@ -12,7 +12,7 @@ namespace longlora::recipe {
 struct Model {
   std::string path, init, adapter;    // empty: none
   std::vector<std::string> stack_on;  // adapter folders
-  std::string dtype = "bfloat16";
+  std::string dtype = "auto";
   std::string quantize = "none";
   std::string device = "auto";
 };

@@ -119,6 +119,7 @@ void save_checkpoint(const recipe::Recipe& recipe, const RunState& state, const 
                                  {"step", state.step},
                                  {"tokens", state.tokens},
                                  {"cursor", state.cursor},
+                                 {"compute", state.compute},
                                  {"recipe", nlohmann::ordered_json::parse(recipe::to_json(recipe))},
                                  {"files", nlohmann::ordered_json::object()}};
   std::vector<fs::path> files(fs::directory_iterator(folder.path()), {});
@@ -156,6 +157,14 @@ std::optional<fs::path> newest_checkpoint(const fs::path& dir) {
   return all.empty() ? std::nullopt : std::optional(all.rbegin()->second);
 }
 
+std::string compute_of(const fs::path& folder) {
+  try {
+    return nlohmann::ordered_json::parse(read_file(folder / kState)).value("compute", "");
+  } catch (const nlohmann::json::exception& error) {
+    input_error("{}: {}", (folder / kState).string(), error.what());
+  }
+}
+
 RunState load_checkpoint(const fs::path& folder, const recipe::Recipe& recipe, model::Llama& llama, Trained& trained,
                          AdamW& optimizer) {
   RunState state;
@@ -169,7 +178,10 @@ RunState load_checkpoint(const fs::path& folder, const recipe::Recipe& recipe, m
             (folder / name).string(), kState);
       }
     }
-    state = {json.at("step"), json.at("tokens"), nlohmann::json::parse(json.at("cursor").dump())};
+    state = {.step = json.at("step"),
+             .tokens = json.at("tokens"),
+             .compute = json.value("compute", ""),
+             .cursor = nlohmann::json::parse(json.at("cursor").dump())};
   } catch (const nlohmann::json::exception& error) {
     input_error("{}: {}", (folder / kState).string(), error.what());
   }

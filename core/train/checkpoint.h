@@ -25,6 +25,7 @@ namespace longlora::train {
 struct RunState {
   int64_t step = 0;       // optimizer steps done
   int64_t tokens = 0;     // trained on so far
+  std::string compute;    // how the run computes (model::to_text), which a resumed run keeps
   nlohmann::json cursor;  // data::Loader::save()
 };
 
@@ -43,6 +44,9 @@ void sweep_checkpoints(const std::filesystem::path& dir);
 
 // The newest complete checkpoint of the folder; empty when there is none.
 [[nodiscard]] std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& dir);
+
+// How the run of a checkpoint computed (RunState::compute); empty where it does not say.
+[[nodiscard]] std::string compute_of(const std::filesystem::path& folder);
 
 // The step of a folder named step-N, or -1.
 [[nodiscard]] int64_t step_of(const std::filesystem::path& folder);

@@ -167,10 +167,32 @@ void check_backend(const Setup& setup) {
   const ops::AttentionBackend backend = ops::parse_backend(setup.recipe.attention.backend);
   const int64_t row[] = {0, setup.recipe.context.length}, window = config.sliding_window;
   const at::Tensor q =
-      at::empty({0, config.heads, config.head_dim}, at::TensorOptions(setup.dtype).device(setup.device));
+      at::empty({0, config.heads, config.head_dim}, at::TensorOptions(setup.compute.dtype).device(setup.device));
   std::vector<ops::GroupPlan> plans = {ops::GroupPlan::full(row, config.heads, config.kv_heads, window)};
   if (setup.group() > 0) plans.push_back(ops::GroupPlan::s2(row, setup.group(), config.heads, config.kv_heads, window));
   for (const ops::GroupPlan& plan : plans) ops::check_backend(backend, q, plan);
+}
+
+// What the run is computed in, as rank 0 decides it: how the resumed run computed, else what the recipe asks for.
+model::Compute choose_compute(const Setup& setup, int64_t available, int64_t ranks, const std::string& resumed) {
+  const recipe::Recipe& recipe = setup.recipe;
+  const std::string& asked = recipe.model.dtype;
+  if (!resumed.empty()) {
+    model::Compute kept = model::compute_of_text(resumed);
+    if (asked == "auto" || asked == "stored" || asked == model::name_of(kept.dtype)) {
+      if (setup.device.is_cpu()) kept.product.flops = ops::product_rate(kept.dtype, kept.product.backend);
+      return kept;
+    }
+  }
+  const auto fits = [&](at::ScalarType type) {
+    recipe::Recipe changed = recipe;
+    changed.model.dtype = model::name_of(type);
+    return plan_spread(setup.extension.config, changed, ranks, available).memory.fits;
+  };
+  const model::Compute chosen = model::choose_compute(asked, setup.extension.config.dtype, setup.device, fits);
+  if (chosen.dtype == at::kHalf)
+    usage_error("model.dtype: float16 cannot be trained in (it would need loss scaling); give bfloat16 or float32");
+  return chosen;
 }
 
 // With its weights, what is trained, and cut up as the plan says.
@@ -182,7 +204,8 @@ void make_model(Setup& setup, const Start& start, const dist::Launch& launch) {
   for (size_t i = 0; i < below; ++i)
     setup.stacked_on.push_back({recipe.model.stack_on[i], start.adapters[i].fingerprint()});
   const bool bare = setup.shard == Shard::model;  // each unit is cut up before the next one is read
-  setup.llama = std::make_unique<model::Llama>(config, setup.dtype, setup.device, bare);
+  setup.llama = std::make_unique<model::Llama>(config, setup.compute.dtype, setup.device, bare);
+  setup.llama->set_product(setup.compute.product.backend);
   const model::Cut cut =
       setup.shard == Shard::none ? model::Cut{} : model::Cut{.rank = launch.rank, .ranks = launch.size};
   setup.llama->set_cut(cut);
@@ -212,11 +235,14 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use) {
   return prepare_run(asked, use, alone);
 }
 
-Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job) {
+Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job, const std::string& compute) {
   const Start start = open_start(asked);
+  const std::string& stored = start.extension.config.dtype;
   Setup setup{.recipe = asked,
               .extension = start.extension,
-              .dtype = model::parse_dtype(asked.model.dtype),
+              .compute = {},
+              .result_dtype = model::parse_dtype(
+                  asked.model.dtype == "auto" || asked.model.dtype == "stored" ? stored : asked.model.dtype),
               .device = model::open_device(asked.model.device, job.launch().local_rank),
               .rows = nullptr,
               .validation = {},
@@ -231,6 +257,12 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job) 
   const model::Config& config = setup.extension.config;
 
   check_sequence(recipe, config);
+  const double share = setup.device.is_cpu() ? 1.0 / job.launch().local_size : kUsable;
+  const auto mine = static_cast<int64_t>(share * static_cast<double>(model::free_memory(setup.device)));
+  const int64_t available = std::stoll(job.of_first("available memory", std::to_string(mine)));  // all plan the same
+  setup.compute = model::compute_of_text(job.of_first(
+      "compute", job.first() ? model::to_text(choose_compute(setup, available, job.launch().size, compute)) : ""));
+  setup.recipe.model.dtype = model::name_of(setup.compute.dtype);
   check_backend(setup);
   const auto rows_of = [&](const std::vector<std::string>& patterns, const std::string& name) {
     if (use == recipe::Use::sft) return open_conversations(recipe, start, name);
@@ -242,9 +274,6 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job) 
     const auto rows = rows_of(recipe.data.valid, "data.valid");
     setup.validation = rows->all_rows(recipe.eval.rows, recipe.batch.micro);
   });
-  const double share = setup.device.is_cpu() ? 1.0 / job.launch().local_size : kUsable;
-  const auto mine = static_cast<int64_t>(share * static_cast<double>(model::free_memory(setup.device)));
-  const int64_t available = std::stoll(job.of_first("available memory", std::to_string(mine)));  // all plan the same
   const SpreadPlan plan = plan_spread(config, recipe, job.launch().size, available);
   setup.shard = job.launch().alone() ? Shard::none : plan.spread.shard;
   setup.memory = plan.memory;

@@ -9,6 +9,7 @@
 #include "core/data/samples.h"
 #include "core/dist/job.h"
 #include "core/io/context_record.h"
+#include "core/model/compute.h"
 #include "core/model/extend.h"
 #include "core/model/llama.h"
 #include "core/model/tensors.h"
@@ -26,9 +27,10 @@ namespace longlora::train {
 void check_sequence(const recipe::Recipe& recipe, const model::Config& config);
 
 struct Setup {
-  recipe::Recipe recipe;       // with context.length filled in
+  recipe::Recipe recipe;       // with context.length and model.dtype filled in
   model::Extension extension;  // the model's config at the context asked for
-  at::ScalarType dtype;
+  model::Compute compute;
+  at::ScalarType result_dtype;  // of final/: the one asked for, else the base's own
   at::Device device;
   std::shared_ptr<const data::Rows> rows;
   std::vector<data::Batch> validation;    // empty: no validation asked for
@@ -46,8 +48,10 @@ struct Setup {
 
 // With Use::sft the data are conversations (core/data/samples.h), and what became of them is logged.
 [[nodiscard]] Setup prepare_run(const recipe::Recipe& recipe, recipe::Use use = recipe::Use::train);
-// On a rank of a job: rank 0 makes tokens of text, the others wait and then find them.
-[[nodiscard]] Setup prepare_run(const recipe::Recipe& recipe, recipe::Use use, dist::Job& job);
+// On a rank of a job: rank 0 makes tokens of text and chooses how to compute; the others wait and then find both. `compute`:
+// how the run that is resumed computed, as in its checkpoint (rank 0 alone needs it); empty for a new run.
+[[nodiscard]] Setup prepare_run(const recipe::Recipe& recipe, recipe::Use use, dist::Job& job,
+                                const std::string& compute = "");
 
 struct FirstSamples {
   std::shared_ptr<const text::Tokenizer> tokenizer;

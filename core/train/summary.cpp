@@ -49,7 +49,7 @@ void print_summary(const Setup& setup, int64_t resumed_step, const dist::Launch&
   const auto bytes = [](int64_t n) { return format_bytes(static_cast<double>(n)); };
   log::info("{}, {}", version_line(), model::describe_device(setup.device));
   log::info("  model      {}, {}, {}", r.model.path.empty() ? r.model.init + " (random weights)" : r.model.path,
-            setup.extension.config.architecture, r.model.dtype);
+            setup.extension.config.architecture, model::describe(setup.compute));
   log::info("  context    {} tokens; RoPE {}", r.context.length, setup.extension.description);
   log::info("  attention  {}", attention_line(setup));
   log::info("  trained    {}", trained_line(*setup.llama));

@@ -64,9 +64,9 @@ fs::path checkpoint_to_resume(const fs::path& dir, dist::Group& group) {
 }
 
 void save_final(const Setup& setup, const model::Whole& whole, bool first) {
-  if (!first) return save_model(setup, {}, setup.dtype, whole);
+  if (!first) return save_model(setup, {}, setup.result_dtype, whole);
   AtomicFolder folder(fs::path(setup.recipe.checkpoint.dir) / "final", false);
-  save_model(setup, folder.path(), setup.dtype, whole);
+  save_model(setup, folder.path(), setup.result_dtype, whole);
   folder.commit();
 }
 
@@ -117,6 +117,7 @@ Exit run(Setup& setup, bool resume, dist::Job& job) {
     if (!saves) return;
     job.activity().enter("saving a checkpoint");
     state.cursor = loader.save();
+    state.compute = model::to_text(setup.compute);
     save_checkpoint(recipe, state, trained, [&](const fs::path& folder, at::ScalarType type) {
       save_model(setup, folder, type, trained.sliced() ? whole : model::Whole());
     });
@@ -181,7 +182,8 @@ void check_ranks(const recipe::Recipe& recipe, const dist::Launch& launch) {
 Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use, dist::Job& job) {
   check_ranks(asked, job.launch());
   if (job.first()) open_folder(asked, resume);
-  Setup setup = prepare_run(asked, use, job);
+  const auto newest = resume && job.first() ? newest_checkpoint(asked.checkpoint.dir) : std::nullopt;
+  Setup setup = prepare_run(asked, use, job, newest ? compute_of(*newest) : "");
   Exit exit = Exit::done;
   naming_out_of_memory(
       setup.memory, setup.recipe, job.launch().size, [&] { return job.activity().describe(); },

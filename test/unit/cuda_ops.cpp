@@ -199,11 +199,11 @@ TEST_CASE("the head's loss by the CUDA kernels, in chunks", "[kernels][gpu]") {
       for (const int64_t chunk : {int64_t{0}, int64_t{6}}) {
         INFO("chunk " << chunk);
         const at::Tensor dhead = at::zeros({vocab, d}, hidden.options().dtype(at::kFloat));
-        const HeadLoss ours = head_loss(hidden, head, targets, true, scale, dhead, chunk);
+        const HeadLoss ours = head_loss(hidden, head, targets, ProductBackend::native, true, scale, dhead, chunk);
         check("losses", 2, ours.losses, plain[0], exact[0]);
         check("dhidden", 3, ours.dhidden, plain[1], exact[1]);
         check("dhead", 3, dhead.to(type), plain[2], exact[2]);
-        const HeadLoss forward = head_loss(hidden, head, targets, false, scale, {}, chunk);
+        const HeadLoss forward = head_loss(hidden, head, targets, ProductBackend::native, false, scale, {}, chunk);
         CHECK(forward.losses.equal(ours.losses));
         CHECK_FALSE(forward.dhidden.defined());
       }

@@ -187,6 +187,11 @@ const cpu::Kernels& kernels() {
 #else
     "baseline",
 #endif
+#if defined(__AVX512BF16__)
+    true,
+#else
+    false,
+#endif
     rmsnorm_forward,
     rmsnorm_backward,
     rope,

@@ -103,6 +103,7 @@ struct AttentionTask {
 
 struct Kernels {
   const char* name;
+  bool bfloat16_units;  // products take bfloat16 as it is (AVX-512 BF16)
   void (*rmsnorm_forward)(Element, const RmsNormForward&, int64_t begin, int64_t end);
   void (*rmsnorm_backward)(Element, const RmsNormBackward&, int64_t begin, int64_t end);
   void (*rope)(Element, const Rope&, int64_t begin, int64_t end);

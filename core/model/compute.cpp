@@ -1,0 +1,52 @@
+#include "core/model/compute.h"
+
+#include <charconv>
+
+#include "core/base/error.h"
+#include "core/model/tensors.h"
+
+namespace longlora::model {
+namespace {
+
+// bfloat16 must be faster by this much: it rounds more, and two measurements of one rate differ by some percent.
+constexpr double kClearlyFaster = 1.25;
+
+Compute fastest(const at::Device& device, const std::function<bool(at::ScalarType)>& fits) {
+  const Compute narrow = {at::kBFloat16, ops::choose_product(at::kBFloat16, device)};
+  if (!device.is_cpu()) return narrow;
+  const Compute wide = {at::kFloat, ops::choose_product(at::kFloat, device)};
+  const bool faster = narrow.product.flops > kClearlyFaster * wide.product.flops;
+  return faster || !fits(at::kFloat) ? narrow : wide;
+}
+
+}  // namespace
+
+Compute choose_compute(const std::string& asked, const std::string& stored, const at::Device& device,
+                       const std::function<bool(at::ScalarType)>& fits) {
+  if (asked == "auto") return fastest(device, fits);
+  const at::ScalarType dtype = parse_dtype(asked == "stored" ? stored : asked);
+  return {dtype, ops::choose_product(dtype, device)};
+}
+
+std::string describe(const Compute& compute) {
+  std::string text = name_of(compute.dtype);
+  if (compute.product.backend == ops::ProductBackend::float32_tiles) text += ", products in float32 tiles";
+  if (compute.product.flops > 0) text += fmt::format(" ({:.0f} GFLOP/s measured)", compute.product.flops / 1e9);
+  return text;
+}
+
+std::string to_text(const Compute& compute) {
+  return fmt::format("{} {} {:.0f}", name_of(compute.dtype), ops::to_string(compute.product.backend),
+                     compute.product.flops);
+}
+
+Compute compute_of_text(const std::string& text) {
+  const size_t first = text.find(' '), second = text.find(' ', first + 1);
+  const auto backend = ops::parse_product(text.substr(first + 1, second - first - 1));
+  double flops = 0;
+  if (second != text.npos) std::from_chars(text.data() + second + 1, text.data() + text.size(), flops);
+  if (!backend) input_error("'{}': names no way to compute that this program knows", text);
+  return {parse_dtype(text.substr(0, first)), {*backend, flops}};
+}
+
+}  // namespace longlora::model

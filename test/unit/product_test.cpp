@@ -1,0 +1,115 @@
+// The matrix product (core/ops/product.h): both backends against float64, over the shapes and layouts of a step.
+#include "core/ops/product.h"
+
+#include <catch2/catch.hpp>
+
+#include <array>
+#include <random>
+
+#include "core/ops/product_choice.h"
+
+namespace longlora::ops {
+namespace {
+
+constexpr ProductBackend kBackends[] = {ProductBackend::native, ProductBackend::float32_tiles};
+
+// Rows, depth, columns: single rows and columns, below a tile, at its edges, several of them with a rest.
+constexpr std::array<int64_t, 3> kShapes[] = {{1, 7, 5},    {2, 1, 3},      {3, 64, 1},     {33, 70, 24},
+                                              {512, 8, 40}, {513, 1024, 9}, {520, 1030, 8}, {40, 2100, 1030}};
+
+// As a step holds them: a matrix of its own, a transposed one, and some columns of a wider one.
+enum class Layout { plain, transposed, part };
+
+at::Tensor matrix(int64_t rows, int64_t columns, Layout layout, at::ScalarType type) {
+  switch (layout) {
+    case Layout::plain:
+      return at::randn({rows, columns}).to(type);
+    case Layout::transposed:
+      return at::randn({columns, rows}).to(type).t();
+    case Layout::part:
+      return at::randn({rows, columns + 6}).to(type).narrow(1, 5, columns);
+  }
+  return {};
+}
+
+at::Tensor exact(const at::Tensor& a, const at::Tensor& b) {
+  return at::mm(a.to(at::kDouble), b.to(at::kDouble));
+}
+
+double distance(const at::Tensor& a, const at::Tensor& b) {
+  return (a.to(at::kDouble) - b.to(at::kDouble)).norm().item<double>();
+}
+
+template <class Check>
+void over_all(Check&& check) {
+  const uint64_t seed = std::random_device()();
+  INFO("seed " << seed);
+  at::manual_seed(seed);
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    for (const auto& [m, k, n] : kShapes) {
+      for (const Layout left : {Layout::plain, Layout::transposed, Layout::part}) {
+        for (const Layout right : {Layout::plain, Layout::transposed, Layout::part}) {
+          const at::Tensor a = matrix(m, k, left, type), b = matrix(k, n, right, type);
+          for (const ProductBackend backend : kBackends) {
+            INFO(c10::toString(type) << " " << m << " x " << k << " x " << n << ", layouts " << int(left) << " "
+                                     << int(right) << ", " << to_string(backend));
+            check(a, b, backend);
+          }
+        }
+      }
+    }
+  }
+}
+
+// The error of the exact product, rounded to the type once; and what sums of float32 may add to it.
+double allowed(const at::Tensor& correct, at::ScalarType type, double factor) {
+  const double summing = 1e-5 * correct.norm().item<double>();
+  return factor * distance(correct.to(type), correct) + summing;
+}
+
+TEST_CASE("a product agrees with float64 within one rounding, whatever the backend and the layout", "[product]") {
+  over_all([](const at::Tensor& a, const at::Tensor& b, ProductBackend backend) {
+    const at::Tensor correct = exact(a, b), ours = product(a, b, backend);
+    CHECK(ours.scalar_type() == a.scalar_type());
+    const double factor = backend == ProductBackend::float32_tiles ? 1.05 : 2;
+    CHECK(distance(ours, correct) <= allowed(correct, a.scalar_type(), factor));
+  });
+}
+
+TEST_CASE("a product that is added to a float32 gradient keeps what is there", "[product]") {
+  over_all([](const at::Tensor& a, const at::Tensor& b, ProductBackend backend) {
+    const at::Tensor before = at::randn({a.size(0), b.size(1)}), sum = before.clone();
+    product_add(sum, a, b, backend, 0.5);
+    const at::Tensor change = 0.5 * exact(a, b), correct = before.to(at::kDouble) + change;
+    // LibTorch's product of 16-bit types is rounded before it is added; that of tiles is not.
+    const bool rounded = backend == ProductBackend::native || a.size(0) == 1;
+    CHECK(distance(sum, correct) <=
+          (rounded ? allowed(change, a.scalar_type(), 2) : 0) + 1e-5 * correct.norm().item<double>());
+  });
+}
+
+TEST_CASE("several products and a bias are summed before the tiles' one rounding", "[product]") {
+  over_all([](const at::Tensor& a, const at::Tensor& b, ProductBackend backend) {
+    const at::Tensor bias = at::randn({b.size(1)}).to(a.scalar_type());
+    const at::Tensor c = at::randn({a.size(0), 5}).to(a.scalar_type()),
+                     d = at::randn({5, b.size(1)}).to(a.scalar_type());
+    const at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options());
+    product_into(out, {{a, b}, {c, d}}, backend, bias);
+    const at::Tensor correct = exact(a, b) + exact(c, d) + bias.to(at::kDouble);
+    const bool once = backend == ProductBackend::float32_tiles && a.size(0) > 1;
+    CHECK(distance(out, correct) <= allowed(correct, a.scalar_type(), once ? 1.05 : 4));
+  });
+}
+
+TEST_CASE("a processor without bfloat16 units does not use LibTorch's slow bfloat16 product", "[product]") {
+  CHECK(default_product(at::kFloat, at::kCPU) == ProductBackend::native);
+  CHECK(default_product(at::kBFloat16, at::kCUDA) == ProductBackend::native);
+  CHECK(default_product(at::kHalf, at::kCPU) == ProductBackend::float32_tiles);
+  const ProductChoice choice = choose_product(at::kBFloat16, at::kCPU);
+  CHECK(choice.flops > 0);
+  CHECK(parse_product(to_string(choice.backend)) == choice.backend);
+  CHECK_FALSE(parse_product("fast").has_value());
+}
+
+}  // namespace
+}  // namespace longlora::ops
