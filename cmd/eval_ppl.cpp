@@ -4,8 +4,10 @@
 #include <nlohmann/json.hpp>
 
 #include "cmd/model_options.h"
+#include "core/base/log.h"
 #include "core/data/glob.h"
 #include "core/eval/perplexity.h"
+#include "core/model/device.h"
 
 namespace longlora::cmd {
 namespace {
@@ -62,6 +64,8 @@ Exit run(const cxxopts::ParseResult& arguments) {
   const auto files = arguments["data"].as<std::vector<std::string>>();
   (void)data::expand(files);  // a missing file is found before a large model is loaded
   const adapt::OpenedModel opened = adapt::open_model(model_options(arguments));
+  const std::string device = model::describe_device(opened.llama->device());
+  log::info("{}", device);
   const model::Config& config = opened.llama->config();
   for (const int64_t context : contexts) adapt::check_covered(config, context, arguments.count("beyond") > 0);
   std::optional<PerTokenFile> per_token;
@@ -90,7 +94,7 @@ Exit run(const cxxopts::ParseResult& arguments) {
                    std::exp(r.loss));
     }
   }
-  if (json) write_result(*json, nlohmann::ordered_json({{"results", results}}).dump(2));
+  if (json) write_result(*json, nlohmann::ordered_json({{"results", results}, {"device", device}}).dump(2));
   return Exit::done;
 }
 
