@@ -14,6 +14,7 @@
 #include "core/train/weight_shards.h"
 #include "test/unit/ranks.h"
 #include "test/unit/recording_group.h"
+#include "test/unit/tiny_model.h"
 
 namespace longlora {
 namespace {

@@ -5,6 +5,7 @@
 #include "core/model/shapes.h"
 #include "core/train/sequence_share.h"
 #include "core/train/step_cost.h"
+#include "test/unit/tiny_model.h"
 
 namespace longlora {
 namespace {
