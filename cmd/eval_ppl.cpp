@@ -6,6 +6,7 @@
 #include "cmd/model_options.h"
 #include "core/data/glob.h"
 #include "core/eval/perplexity.h"
+#include "core/model/device.h"
 #include "core/model/tensors.h"
 
 namespace longlora::cmd {
@@ -63,6 +64,7 @@ Exit run(const cxxopts::ParseResult& arguments) {
   const auto files = arguments["data"].as<std::vector<std::string>>();
   (void)data::expand(files);  // a missing file is found before a large model is loaded
   const adapt::OpenedModel opened = adapt::open_model(model_options(arguments));
+  const std::string device = model::describe_device(opened.llama->device());
   const model::Config& config = opened.llama->config();
   for (const int64_t context : contexts) adapt::check_covered(config, context, arguments.count("beyond") > 0);
   std::optional<PerTokenFile> per_token;
@@ -92,7 +94,8 @@ Exit run(const cxxopts::ParseResult& arguments) {
     }
   }
   if (json) {
-    const nlohmann::ordered_json all = {{"dtype", model::name_of(opened.llama->dtype())},
+    const nlohmann::ordered_json all = {{"device", device},
+                                        {"dtype", model::name_of(opened.llama->dtype())},
                                         {"products", ops::to_string(opened.llama->product())},
                                         {"results", results}};
     write_result(*json, all.dump(2));

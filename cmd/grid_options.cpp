@@ -10,6 +10,7 @@
 #include "core/eval/heatmap.h"
 #include "core/io/context_record.h"
 #include "core/io/safetensors.h"
+#include "core/model/device.h"
 #include "core/model/tensors.h"
 
 namespace longlora::cmd {
@@ -86,7 +87,8 @@ bool depths_named(const GridArguments& arguments, const eval::Task& task) {  // 
 }
 
 ordered_json results_json(const GridArguments& arguments, const eval::Task& task,
-                          std::span<const eval::CellResult> results, const eval::GridTable& table) {
+                          std::span<const eval::CellResult> results, const eval::GridTable& table,
+                          const std::string& device) {
   ordered_json cells = ordered_json::array(), lengths = ordered_json::array();
   for (const eval::CellResult& r : results) {
     cells.push_back({{"context_length", r.cell.length},
@@ -109,7 +111,8 @@ ordered_json results_json(const GridArguments& arguments, const eval::Task& task
           {"settings", task.settings},
           {"depths", depths_named(arguments, task) ? ordered_json(arguments.grid.depths) : ordered_json()},
           {"lengths", lengths},
-          {"results", cells}};
+          {"results", cells},
+          {"device", device}};
 }
 
 }  // namespace
@@ -202,6 +205,7 @@ Exit run_grid_verb(GridArguments& arguments, const std::function<eval::Task(cons
   const adapt::OpenedModel opened = adapt::open_model(arguments.model);
   if (opened.tokenizer == nullptr)
     input_error("{}: has no tokenizer (tokenizer.model or tokenizer.json)", arguments.model.model.string());
+  const std::string device = model::describe_device(opened.llama->device());
   grid.model_name = model_name(arguments.model);
   grid.settings = model_identity(arguments.model, opened.llama->dtype());
   grid.settings["tokenizer"] = opened.tokenizer->fingerprint();
@@ -218,7 +222,7 @@ Exit run_grid_verb(GridArguments& arguments, const std::function<eval::Task(cons
 
   const eval::GridTable table = eval::tabulate(results);
   const std::string json =
-      results_json(arguments, task, results, table).dump(2, ' ', false, ordered_json::error_handler_t::replace);
+      results_json(arguments, task, results, table, device).dump(2, ' ', false, ordered_json::error_handler_t::replace);
   if (arguments.json != "-") print_table(table);
   if (!grid.out.empty()) {
     write_file_atomically(grid.out / "results.json", json + "\n");

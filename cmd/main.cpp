@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "cmd/verb.h"
+#include "core/base/isa.h"
 #include "core/base/log.h"
 #include "core/base/memory.h"
 #include "core/base/nearest.h"
@@ -45,7 +46,8 @@ cxxopts::Options options_of(const Verb& verb) {
   options.positional_help("");
   options.set_width(110);
   verb.declare(options);
-  options.add_options()("h,help", "show this help");
+  options.add_options()("isa", "use no more of the processor's instructions than: baseline, avx2 or avx512",
+                        cxxopts::value<std::string>(), "SET")("h,help", "show this help");
   return options;
 }
 
@@ -56,6 +58,7 @@ void print_overview(const std::vector<Verb>& table) {
   for (const Verb& verb : table) fmt::print("  {:<14} {}\n", verb.name, verb.summary);
   fmt::print(
       "\n'longlora help VERB' shows the options of a verb; 'longlora --version' the version.\n"
+      "'--isa baseline|avx2|avx512' makes any verb compute as on a processor that has no more.\n"
       "exit codes: 0 done, 1 failed while running, 2 wrong usage or recipe, 3 an input file is missing or "
       "damaged,\n            75 stopped by a signal after saving (run again to go on)\n");
 }
@@ -119,6 +122,7 @@ cxxopts::ParseResult parse(const Verb& verb, int argc, char** argv) {
 }
 
 Exit dispatch(int argc, char** argv) {
+  take_isa_option(argc, argv);
   const std::vector<Verb> table = verbs();
   const std::string first = argc > 1 ? argv[1] : "help";
   if (first == "--version" || first == "-V") {
@@ -135,6 +139,7 @@ Exit dispatch(int argc, char** argv) {
     print_help(verb);
     return Exit::done;
   }
+  if (arguments.count("isa") > 0) limit_isa(arguments["isa"].as<std::string>());
   return verb.run(arguments);
 }
 

@@ -83,8 +83,8 @@ Section examine_processor() {
   section.fine("program", fmt::format("{}, LibTorch {}", version_line(), TORCH_VERSION));
   const int cores = usable_cores(), threads = at::get_num_threads();
   const double limit = core_limit(), load = load_average();
-  section.fine("processor", fmt::format("{}, {} cores for this process, {} kernels", processor_name(), cores,
-                                        ops::cpu_kernels().name));
+  section.fine("processor",
+               fmt::format("{}, {} cores for this process, {}", processor_name(), cores, ops::describe_cpu_kernels()));
   if (threads > cores || (limit > 0 && threads > limit + 0.5)) {
     section.notice(
         "threads",

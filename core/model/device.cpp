@@ -47,8 +47,7 @@ int64_t free_memory(const at::Device& device) {
 }
 
 std::string describe_device(const at::Device& device) {
-  if (device.is_cpu())
-    return fmt::format("CPU, {} threads, {} kernels", at::get_num_threads(), ops::cpu_kernels().name);
+  if (device.is_cpu()) return fmt::format("CPU, {} threads, {}", at::get_num_threads(), ops::describe_cpu_kernels());
   return fmt::format("GPU {}", static_cast<int>(device.index()));
 }
 

@@ -1,21 +1,42 @@
 #include "core/ops/cpu_kernels.h"
 
+#include <ATen/Version.h>
+
+#include "core/base/isa.h"
+
 namespace longlora::ops {
+namespace {
+
+#if defined(__x86_64__)
+// What LibTorch's own kernels use: what the processor has, or less under a limit.
+Isa libtorch_isa() {
+  const std::string capability = at::get_cpu_capability();
+  return capability == "DEFAULT" ? Isa::baseline : capability == "AVX2" ? Isa::avx2 : Isa::avx512;
+}
+#endif
+
+}  // namespace
 
 const cpu::Kernels& cpu_kernels() {
 #if defined(__x86_64__)
   static const cpu::Kernels& chosen = [&]() -> const cpu::Kernels& {
-    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                        __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512bf16");
-    if (avx512) return cpu_avx512::kernels();
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-    return avx2 ? cpu_avx2::kernels() : cpu_baseline::kernels();
+    switch (std::min(processor_isa(), libtorch_isa())) {
+      case Isa::avx512:
+        return cpu_avx512::kernels();
+      case Isa::avx2:
+        return cpu_avx2::kernels();
+      default:
+        return cpu_baseline::kernels();
+    }
   }();
   return chosen;
 #else
   return cpu_baseline::kernels();
 #endif
+}
+
+std::string describe_cpu_kernels() {
+  return fmt::format("{} kernels{}", cpu_kernels().name, isa_is_limited() ? " (instruction set limited)" : "");
 }
 
 std::optional<cpu::Element> cpu_element(const at::Tensor& tensor) {

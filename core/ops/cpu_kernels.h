@@ -4,13 +4,17 @@
 
 #include <algorithm>
 #include <optional>
+#include <string>
 
 #include "core/ops/cpu/kernels.h"
 
 namespace longlora::ops {
 
-// Chosen once: AVX-512 with bf16, AVX2, or what every machine has.
+// Chosen once: the largest instruction set that the processor has and LibTorch uses (core/base/isa.h limits both).
 [[nodiscard]] const cpu::Kernels& cpu_kernels();
+
+// "avx512 kernels", or "avx2 kernels (instruction set limited)".
+[[nodiscard]] std::string describe_cpu_kernels();
 
 // The kernels' element type of `tensor`, empty when they do not serve it (another device or dtype).
 [[nodiscard]] std::optional<cpu::Element> cpu_element(const at::Tensor& tensor);

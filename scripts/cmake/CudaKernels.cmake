@@ -20,8 +20,9 @@ set_source_files_properties(${kernel_sources} ${kernel_test_kernels} PROPERTIES 
 # The tests themselves are compiled once; what is checked is the kernels.
 add_library(longlora_kernel_test_objects OBJECT EXCLUDE_FROM_ALL ${kernel_test_sources} core/ops/group_plan.cpp)
 target_link_libraries(longlora_kernel_test_objects PRIVATE longlora_flags longlora_dependencies Catch2::Catch2)
-add_library(longlora_kernel_test_main OBJECT EXCLUDE_FROM_ALL test/kernels/host/memory.cpp test/unit/main.cpp)
-target_link_libraries(longlora_kernel_test_main PRIVATE longlora_flags Catch2::Catch2)
+add_library(longlora_kernel_test_main OBJECT EXCLUDE_FROM_ALL test/kernels/host/memory.cpp test/unit/main.cpp
+            core/base/isa.cpp core/base/nearest.cpp)
+target_link_libraries(longlora_kernel_test_main PRIVATE longlora_flags longlora_dependencies Catch2::Catch2)
 
 function(add_kernel_tests name kernel_options host_options extra_source)
   add_library(${name}_kernels OBJECT EXCLUDE_FROM_ALL ${kernel_sources} ${kernel_test_kernels})

@@ -53,12 +53,14 @@ class Stages:
         self.out, self.about = out, about
         inside = ROOT in out.parents
         self.folder = out.relative_to(ROOT).as_posix() if inside else str(out)  # as the commands spell it
+        self.options: list[str] = []  # of the program, before every verb
         self.commands: list[tuple[str, str, float]] = []  # stage, command, seconds
 
     # A stage leaves stages/NAME.json when it is complete; the text in it says what it did.
     def stage(self, name: str, title: str, command: list[str], leftover: str = "", recipe: str = "",
               quiet: bool = False) -> None:
         """Runs one command of the demo unless it is done. `leftover`: the folder a stopped training goes on from."""
+        command = [command[0], *self.options, *command[1:]]
         mark = self.out / "stages" / f"{name}.json"
         if mark.exists():
             done = json.loads(mark.read_text())

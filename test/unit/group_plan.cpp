@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 
 #include "core/base/error.h"
+#include "test/unit/all_cuts.h"
 
 using longlora::ops::GroupPlan;
 
@@ -65,7 +66,7 @@ TEST_CASE("a group plan lets through exactly the pairs of the definition", "[gro
   const std::vector<std::pair<int64_t, int64_t>> heads = {{1, 1}, {2, 2}, {2, 1}, {3, 3},
                                                           {3, 1}, {4, 2}, {6, 3}, {8, 2}};
   for (int64_t tokens = 1; tokens <= 8; ++tokens) {
-    for (const auto& documents : test::all_cuts(tokens)) {
+    for (const auto& documents : longlora::test::all_cuts(tokens)) {
       for (int64_t group : {0, 2, 3, 4, 5, 7, 8, 9}) {
         for (const auto& [q, kv] : heads) check_all_pairs(documents, group, q, kv, 0);
         for (int64_t window : {1, 3}) check_all_pairs(documents, group, 4, 2, window);

@@ -8,6 +8,7 @@
 #include "core/model/random_tensor.h"
 #include "test/reference/llama_autograd.h"
 #include "test/unit/ranks.h"
+#include "test/unit/tiny_model.h"
 
 namespace longlora {
 namespace {

@@ -3,6 +3,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "test/unit/process.h"
+
+using namespace longlora;
+
 namespace {
 
 test::Outcome plan(const std::string& arguments) {

@@ -4,6 +4,7 @@
 #include "core/base/file.h"
 #include "core/recipe/print.h"
 #include "core/recipe/shipped.h"
+#include "test/unit/process.h"
 #include "test/unit/temporary_folder.h"
 
 using namespace longlora;

@@ -7,6 +7,7 @@
 
 #include "core/base/error.h"
 #include "core/dist/group.h"
+#include "test/unit/all_cuts.h"
 
 namespace longlora {
 namespace {

@@ -11,9 +11,11 @@
 #include "core/train/sequence_share.h"
 #include "core/train/setup.h"
 #include "core/train/step_cost.h"
+#include "core/train/watcher.h"
 #include "core/train/weight_shards.h"
 #include "test/unit/ranks.h"
 #include "test/unit/recording_group.h"
+#include "test/unit/tiny_model.h"
 
 namespace longlora {
 namespace {

@@ -5,6 +5,7 @@
 #include "core/model/shapes.h"
 #include "core/train/sequence_share.h"
 #include "core/train/step_cost.h"
+#include "test/unit/tiny_model.h"
 
 namespace longlora {
 namespace {
@@ -106,7 +107,7 @@ TEST_CASE("sizes from the config are those of the model", "[plan][shard]") {
         model::Llama llama(config, at::kBFloat16, at::kCPU);
         llama.initialize(1);
         adapt::make_trainable(llama, r.tune, 1);
-        std::vector<train::UnitSizes> made = train::unit_sizes(llama), planned = train::unit_sizes(config, r);
+        std::vector<train::UnitSizes> made = test::unit_sizes(llama), planned = train::unit_sizes(config, r);
         REQUIRE(made.size() == planned.size());
         for (size_t unit = 0; unit < made.size(); ++unit) {
           for (train::UnitSizes* sizes : {&made[unit], &planned[unit]}) {
