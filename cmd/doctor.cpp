@@ -26,7 +26,10 @@ void declare(cxxopts::Options& options) {
 
 Exit examine(const cxxopts::ParseResult& arguments, dist::Job& job) {
   const auto json = job.first() ? output_file(arguments, "json") : std::nullopt;
-  const at::Device device = model::open_device(arguments["device"].as<std::string>(), job.launch().local_rank);
+  // A GPU that cannot be used is something to report: it ends the verb only where it was asked for or is needed.
+  const bool opens = arguments.count("device") + arguments.count("kernels") > 0 || !job.launch().alone();
+  const at::Device device =
+      opens ? model::open_device(arguments["device"].as<std::string>(), job.launch().local_rank) : at::kCPU;
   const std::string folder = arguments["dir"].as<std::string>();
   if (!fs::is_directory(folder)) usage_error("doctor: --dir {}: no such folder", folder);
   std::vector<doctor::Section> sections;

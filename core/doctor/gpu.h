@@ -1,4 +1,5 @@
-// GPUs: what the driver says of them, whether this program can use them, and their measured rates.
+// GPUs: what the driver says of them, whether LibTorch and this program's kernels (one of each file is launched) run on them,
+// and their measured rates.
 #pragma once
 #include <ATen/ATen.h>
 

@@ -1,14 +1,20 @@
-// Compiled three ways: where nvcc compiled the kernels (LONGLORA_CUDA) they run on GPUs; in tests they run on the host over
-// CPU tensors (LONGLORA_KERNELS_ON_HOST); where there are none, nothing is served and launchers that nobody reaches stand
-// in for them.
+// Compiled three ways: where nvcc compiled the kernels they run on GPUs; in tests they run on the host over CPU tensors
+// (LONGLORA_KERNELS_ON_HOST); where there are none (LONGLORA_NO_KERNELS is the reason, in CMake's words), nothing is served and
+// launchers that nobody reaches stand in for them.
 #include "core/ops/cuda_call.h"
 
 #include <c10/core/impl/VirtualGuardImpl.h>
+#include <dlfcn.h>
 
-#if !defined(LONGLORA_CUDA) && !defined(LONGLORA_KERNELS_ON_HOST)
-#define LONGLORA_NO_KERNELS
+#include "core/base/error.h"
+
+#ifdef LONGLORA_KERNELS_ON_HOST
+#undef LONGLORA_NO_KERNELS
+#endif
+#ifdef LONGLORA_NO_KERNELS
 #include "cuda/adamw.h"
 #include "cuda/attention.h"
+#include "cuda/cast.h"
 #include "cuda/cross_entropy.h"
 #include "cuda/dropout.h"
 #include "cuda/embedding.h"
@@ -16,6 +22,7 @@
 #include "cuda/rmsnorm.h"
 #include "cuda/rotary.h"
 #include "cuda/swiglu.h"
+#include "cuda/trial.h"
 #endif
 
 namespace longlora::ops {
@@ -28,15 +35,25 @@ bool cuda_kernels_built() {
 #endif
 }
 
+const CudaTrial& cuda_trial(const at::Device& device) {
+#ifdef LONGLORA_NO_KERNELS
+  static const CudaTrial trial{"this program was built without CUDA kernels (" LONGLORA_NO_KERNELS ")",
+                               remedy_for_kernels(0, 0, Gpu())};
+  static_cast<void>(device);
+#else
+  static const CudaTrial trial = try_cuda_kernels(device);
+#endif
+  return trial;
+}
+
 const char* cuda_objection(const at::Tensor& x) {
 #if defined(LONGLORA_KERNELS_ON_HOST)
-  return x.is_cpu() ? nullptr : "the CUDA kernels run on the host in this program";
-#elif defined(LONGLORA_CUDA)
-  return x.is_cuda() ? nullptr : "the CUDA kernels run on a GPU";
-#else
-  static_cast<void>(x);
-  return "this program was built without CUDA kernels (there was no nvcc)";
+  if (!x.is_cpu()) return "the CUDA kernels run on the host in this program";
+#elif !defined(LONGLORA_NO_KERNELS)
+  if (!x.is_cuda()) return "the CUDA kernels run on a GPU";
 #endif
+  const CudaTrial& trial = cuda_trial(x.device());
+  return trial.objection.empty() ? nullptr : trial.objection.c_str();
 }
 
 std::optional<cuda::Element> cuda_element(const at::Tensor& x) {
@@ -53,10 +70,24 @@ std::optional<cuda::Element> cuda_element(const at::Tensor& x) {
   }
 }
 
+namespace {
+
+// The runtime's stream behind one of LibTorch's. c10::Stream has it by name from LibTorch 2.11 on only, and c10/cuda's headers
+// need CUDA's: so the function of libc10_cuda.so is called that both have, by its symbol. c10::cuda::CUDAStream is a
+// c10::Stream and nothing else, which nccl_plugin.cpp holds at compile time.
+cuda::Stream native_stream(const c10::Stream& stream) {
+  if (stream == c10::Stream(c10::Stream::DEFAULT, stream.device())) return nullptr;  // the runtime's own default stream
+  using Native = cuda::Stream(const c10::Stream*);
+  static auto* const native = reinterpret_cast<Native*>(dlsym(RTLD_DEFAULT, "_ZNK3c104cuda10CUDAStream6streamEv"));
+  if (native == nullptr) fail("this LibTorch has no c10::cuda::CUDAStream::stream; the program knows 2.10 and 2.11");
+  return native(&stream);
+}
+
+}  // namespace
+
 CudaCall::CudaCall(const at::Tensor& x) : guard(x.device()), stream(nullptr) {
   if (x.is_cpu()) return;  // on the host a launch returns when the kernel is done
-  const c10::impl::VirtualGuardImpl device(x.device().type());
-  stream = static_cast<cuda::Stream>(device.getStream(x.device()).native_handle());
+  stream = native_stream(c10::impl::VirtualGuardImpl(x.device().type()).getStream(x.device()));
 }
 
 }  // namespace longlora::ops
@@ -77,6 +108,8 @@ void attention_forward(const AttentionShape&, const QueryWork&, const ConstHeads
 void attention_backward(const AttentionShape&, const QueryWork&, const KeyWork&, const ConstHeads&, const ConstHeads&,
                         const ConstHeads&, const ConstHeads&, const ConstHeads&, const float*, float*, float*,
                         const Heads&, const Heads&, const Heads&, Stream) { absent(); }
+void cast(Element, const void*, Element, void*, int64_t, Stream) { absent(); }
+int compiled_with() { return 0; }
 void cross_entropy(const CrossEntropy&, Stream) { absent(); }
 void dropout(const Dropout&, Stream) { absent(); }
 void embedding_backward(const EmbeddingBackward&, Stream) { absent(); }
@@ -86,6 +119,7 @@ void rmsnorm_backward(const RmsNormBackward&, Stream) { absent(); }
 void rotate_in_place(const Rotary&, Stream) { absent(); }
 void swiglu_forward(const SwigluForward&, Stream) { absent(); }
 void swiglu_backward_in_place(const SwigluBackward&, Stream) { absent(); }
+void trial(int32_t*, Stream) { absent(); }
 // clang-format on
 
 }  // namespace longlora::cuda

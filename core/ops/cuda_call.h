@@ -1,6 +1,7 @@
 // What core/ops needs to give tensors to the kernels of cuda/. An operation asks cuda_element() first: where that has a value,
 // its kernel is called with the tensors' pointers and strides; where not, it goes on with LibTorch's operations or the CPU's
-// kernels. All files of core/ops are compiled once; whether there are kernels, and where, is cuda_call.cpp's alone.
+// kernels. All files of core/ops are compiled once; whether there are kernels, and where, is cuda_call.cpp's alone. Whether they
+// run on the GPU at hand a trivial kernel says, once (cuda_trial.h).
 #pragma once
 #include <ATen/ATen.h>
 #include <c10/core/DeviceGuard.h>
@@ -9,12 +10,16 @@
 #include <optional>
 #include <span>
 
+#include "core/ops/cuda_trial.h"
 #include "cuda/types.h"
 
 namespace longlora::ops {
 
-// Whether this program has the kernels: there was an nvcc when it was built.
+// Whether this program has the kernels: there was an nvcc that suits LibTorch when it was built.
 [[nodiscard]] bool cuda_kernels_built();
+
+// Whether the kernels run here, which the first call finds out on `device`: all others get its answer.
+[[nodiscard]] const CudaTrial& cuda_trial(const at::Device& device);
 
 // Why the kernels cannot work on `x` where it lies; null when they can.
 [[nodiscard]] const char* cuda_objection(const at::Tensor& x);

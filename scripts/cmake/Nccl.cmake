@@ -1,15 +1,24 @@
 # liblonglora_nccl.so (core/dist/nccl_plugin.cpp): NCCL through LibTorch, for several ranks with GPUs. Built where there are
-# the headers of CUDA and NCCL and LibTorch's CUDA library; without it several ranks with GPUs are refused.
+# LibTorch's CUDA library and the headers of NCCL and of the same CUDA; without it several ranks with GPUs are refused.
 get_filename_component(torch_site ${torch_dir} DIRECTORY)
-file(GLOB wheel_includes ${torch_site}/nvidia/nccl/include ${torch_site}/nvidia/cu*/include
-     ${torch_site}/nvidia/cuda_runtime/include)
-if(NVCC_PROGRAM)
-  get_filename_component(nvcc_bin ${NVCC_PROGRAM} DIRECTORY)
+file(GLOB nccl_places ${torch_site}/nvidia/nccl/include)
+file(GLOB cuda_places ${torch_site}/nvidia/cu${torch_cuda}*/include ${torch_site}/nvidia/cuda_runtime/include
+     /usr/local/cuda-${torch_cuda}*/include /usr/local/cuda/include)
+if(NVCC)
+  list(PREPEND cuda_places ${nvcc_folder}/../include)
 endif()
-find_path(NCCL_INCLUDE nccl.h HINTS ${wheel_includes} ${nvcc_bin}/../include)
-find_path(CUDA_INCLUDE cuda_runtime_api.h HINTS ${nvcc_bin}/../include ${wheel_includes})
+find_path(NCCL_INCLUDE nccl.h HINTS ${nccl_places} ${cuda_places})
+set(CUDA_INCLUDE "")
+foreach(place ${cuda_places})
+  if(NOT CUDA_INCLUDE AND torch_cuda AND EXISTS ${place}/cuda_runtime_api.h)
+    file(STRINGS ${place}/cuda_runtime_api.h version REGEX "define CUDART_VERSION +${torch_cuda}[0-9][0-9][0-9]$")
+    if(version)
+      set(CUDA_INCLUDE ${place})
+    endif()
+  endif()
+endforeach()
 if(NOT NCCL_INCLUDE OR NOT CUDA_INCLUDE OR NOT EXISTS ${torch_dir}/lib/libtorch_cuda.so)
-  message(STATUS "NCCL: not built (needs nccl.h, cuda_runtime_api.h and LibTorch's libtorch_cuda.so)")
+  message(STATUS "NCCL: not built (needs nccl.h, cuda_runtime_api.h of CUDA ${torch_cuda} and LibTorch's libtorch_cuda.so)")
   return()
 endif()
 message(STATUS "NCCL: ${NCCL_INCLUDE}/nccl.h")

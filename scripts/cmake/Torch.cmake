@@ -30,6 +30,13 @@ endif()
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${version_h})
 message(STATUS "LibTorch ${torch_version} in ${torch_dir}")
 
+# The major version of CUDA that it was built with, by the name of the runtime that it needs; empty: without CUDA.
+set(torch_cuda "")
+if(EXISTS ${torch_dir}/lib/libc10_cuda.so)
+  file(STRINGS ${torch_dir}/lib/libc10_cuda.so needed REGEX "libcudart[^ ]*\\.so\\.[0-9]+" LIMIT_COUNT 1)
+  string(REGEX REPLACE ".*libcudart[^ ]*\\.so\\.([0-9]+).*" "\\1" torch_cuda "${needed}")
+endif()
+
 add_library(torch::cpu INTERFACE IMPORTED)
 target_include_directories(torch::cpu SYSTEM INTERFACE ${torch_dir}/include ${torch_dir}/include/torch/csrc/api/include)
 target_link_libraries(torch::cpu INTERFACE ${torch_dir}/lib/libtorch_cpu.so ${torch_dir}/lib/libc10.so)

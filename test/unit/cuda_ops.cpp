@@ -6,12 +6,15 @@
 #include <catch2/catch.hpp>
 
 #include <array>
+#include <filesystem>
 #include <random>
+#include <set>
 
 #include "core/model/device.h"
 #include "core/ops/attention.h"
 #include "core/ops/cross_entropy.h"
 #include "core/ops/cuda_call.h"
+#include "core/ops/cuda_trial.h"
 #include "core/ops/dropout.h"
 #include "core/ops/embedding.h"
 #include "core/ops/rmsnorm.h"
@@ -330,6 +333,25 @@ TEST_CASE("the CUDA kernels' work lists are made once per plan, and again for a 
   CHECK(plan.tiles != copy.tiles);
   CHECK(changed.equal(attend(full)));
   CHECK_FALSE(changed.equal(first));
+}
+
+TEST_CASE("a trial of the kernels writes its mark, and one of each file is launched", "[kernels]") {
+  if (!kernels_here()) return;
+  CHECK(try_cuda_kernels(device()).objection.empty());
+  for (const FileTrial& trial : file_trials()) {
+    INFO(trial.file);
+    CHECK(objection_to(trial, device()) == "");
+  }
+}
+
+TEST_CASE("every file of kernels has a trial", "[kernels]") {
+  std::set<std::string> files, tried;
+  for (const auto& entry : std::filesystem::directory_iterator(LONGLORA_SOURCE_DIR "/cuda")) {
+    if (entry.path().extension() == ".cu" && entry.path().filename() != "trial.cu")
+      files.insert(entry.path().filename().string());
+  }
+  for (const FileTrial& trial : file_trials()) tried.insert(trial.file);
+  CHECK(files == tried);
 }
 
 }  // namespace longlora::ops
