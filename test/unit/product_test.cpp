@@ -95,9 +95,10 @@ TEST_CASE("several products and a bias are summed before the tiles' one rounding
                      d = at::randn({5, b.size(1)}).to(a.scalar_type());
     const at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options());
     product_into(out, {{a, b}, {c, d}}, backend, bias);
-    const at::Tensor correct = exact(a, b) + exact(c, d) + bias.to(at::kDouble);
-    const bool once = backend == ProductBackend::float32_tiles && a.size(0) > 1;
-    CHECK(distance(out, correct) <= allowed(correct, a.scalar_type(), once ? 1.05 : 4));
+    const at::Tensor first = exact(a, b) + bias.to(at::kDouble), correct = first + exact(c, d);
+    const bool once = backend == ProductBackend::float32_tiles && a.size(0) > 1;  // LibTorch rounds after each of them
+    const double before = once ? 0 : 2 * allowed(first, a.scalar_type(), 2);
+    CHECK(distance(out, correct) <= before + allowed(correct, a.scalar_type(), once ? 1.05 : 2));
   });
 }
 
