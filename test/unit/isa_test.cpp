@@ -1,5 +1,6 @@
 // --isa: the program computes with the instruction set that it was given, and says so.
 #include <catch2/catch.hpp>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -15,8 +16,8 @@ namespace {
 constexpr const char* kModel = "'" LONGLORA_SOURCE_DIR "/test/golden/models/llama'";
 
 // 256 tokens in a flat file of uint16, below the model's 96.
-std::string write_tokens(const fs::path& folder) {
-  const fs::path file = folder / "text.bin";
+std::string write_tokens(const std::filesystem::path& folder) {
+  const std::filesystem::path file = folder / "text.bin";
   std::ofstream out(file, std::ios::binary);
   for (int i = 0; i < 256; ++i) out.put(static_cast<char>(i * i % 89)).put('\0');
   return file.string();
