@@ -9,11 +9,12 @@ namespace longlora::cmd {
 void declare_model_options(cxxopts::Options& options) {
   options.add_options()("model", "folder of the model", cxxopts::value<std::string>(), "DIR")(
       "adapter", "folder of an adapter to put on it; several where each was trained with those before it on the model",
-      cxxopts::value<std::vector<std::string>>(),
-      "DIR")("rope", "other RoPE settings than the model's: linear:4, ntk:8, yarn:16, dynamic:4",
-             cxxopts::value<std::string>(),
-             "TYPE:FACTOR")("dtype", "what to compute in: auto (what this machine computes fastest), stored (as the weights are), bfloat16, float16, float32",
-                            cxxopts::value<std::string>()->default_value("auto"), "T")(
+      cxxopts::value<std::vector<std::string>>(), "DIR")(
+      "rope", "other RoPE settings than the model's: linear:4, ntk:8, yarn:16, dynamic:4",
+      cxxopts::value<std::string>(), "TYPE:FACTOR")("dtype",
+                                                    "what to compute in: auto (what this machine computes fastest), "
+                                                    "stored (as the weights are), bfloat16, float16, float32",
+                                                    cxxopts::value<std::string>()->default_value("auto"), "T")(
       "device", "auto, cpu or cuda", cxxopts::value<std::string>()->default_value("auto"), "D");
 }
 

@@ -5,13 +5,16 @@
 
 #include "cmd/model_options.h"
 #include "cmd/verb.h"
+#include "core/base/memory.h"
 #include "core/base/progress.h"
+#include "core/model/compute.h"
 #include "core/model/extend.h"
 #include "core/model/shapes.h"
 #include "core/recipe/read.h"
 #include "core/recipe/rules.h"
 #include "core/train/setup.h"
 #include "core/train/step_cost.h"
+#include "core/train/this_cpu.h"
 
 namespace longlora::cmd {
 namespace {
@@ -41,13 +44,34 @@ model::Config config_of(const recipe::Recipe& recipe, const cxxopts::ParseResult
 
 // What is asked of the planner beside the recipe.
 struct Machine {
-  const train::Gpu& gpu;
+  train::Gpu gpu;
   int64_t gpus, nodes;
+  bool measured;  // this machine's CPU
   [[nodiscard]] int64_t ranks() const { return gpus * nodes; }
   [[nodiscard]] int64_t memory() const {
-    return static_cast<int64_t>(train::kUsable * static_cast<double>(gpu.memory));
+    return measured ? gpu.memory / gpus : static_cast<int64_t>(train::kUsable * static_cast<double>(gpu.memory));
   }
 };
+
+// The GPU of that name, or this machine's CPU, for which the recipe's dtype is chosen as a run would choose it.
+Machine machine_of(const cxxopts::ParseResult& arguments, const model::Config& config, recipe::Recipe& recipe) {
+  const std::string name = arguments["gpu"].as<std::string>();
+  if (name != "cpu") {
+    if (recipe.model.dtype == "auto") recipe.model.dtype = "bfloat16";  // what GPUs compute fastest
+    if (recipe.model.dtype == "stored") recipe.model.dtype = config.dtype;
+    return {train::find_gpu(name), positive(arguments, "gpus"), positive(arguments, "nodes"), false};
+  }
+  const int64_t ranks = arguments.count("gpus") > 0 ? positive(arguments, "gpus") : 1;
+  if (arguments.count("nodes") > 0) usage_error("plan: --gpu cpu is this machine alone; --nodes belongs to GPUs");
+  const auto fits = [&](at::ScalarType type) {
+    recipe::Recipe changed = recipe;
+    changed.model.dtype = model::name_of(type);
+    return train::plan_spread(config, changed, ranks, available_memory() / ranks).memory.fits;
+  };
+  const model::Compute compute = model::choose_compute(recipe.model.dtype, config.dtype, at::kCPU, fits);
+  recipe.model.dtype = model::name_of(compute.dtype);
+  return {train::this_cpu(compute, config.head_dim), ranks, 1, true};
+}
 
 SpreadPlan plan_memory(const model::Config& config, const recipe::Recipe& recipe, const Machine& machine) {
   return train::plan_spread(config, recipe, machine.ranks(), machine.memory());
@@ -114,7 +138,7 @@ nlohmann::ordered_json json_of(const StepCost& c) {
 
 void print_memory(const SpreadPlan& planned, const Machine& machine, const std::vector<std::string>& ways) {
   const MemoryPlan& m = planned.memory;
-  fmt::print("\nmemory of a GPU\n");
+  fmt::print("\nmemory of a {}\n", machine.measured ? "rank" : "GPU");
   const auto row = [](const char* what, int64_t n, const std::string& note) {
     fmt::print("  {:<22} {:>10}  {}\n", what, bytes(n), note);
   };
@@ -154,6 +178,7 @@ void print_cost(const StepCost& c, const char* title) {
 }
 
 std::string days(double seconds) {
+  if (seconds < 7200) return fmt::format("{:.1f} minutes", seconds / 60);
   return seconds < 86400 ? fmt::format("{:.1f} hours", seconds / 3600) : fmt::format("{:.1f} days", seconds / 86400);
 }
 
@@ -161,15 +186,12 @@ Exit run(const cxxopts::ParseResult& arguments) {
   const std::vector<std::string>& words = arguments.unmatched();
   if (words.empty()) usage_error("plan: which recipe? usage: longlora plan RECIPE [key=value ...]");
   recipe::Recipe recipe = recipe::read(words.front(), std::span(words).subspan(1), recipe::Use::show);
-  const Machine machine{train::find_gpu(arguments["gpu"].as<std::string>()), positive(arguments, "gpus"),
-                        positive(arguments, "nodes")};
   const auto json = output_file(arguments, "json");
   const model::Extension extension =
       model::extend(config_of(recipe, arguments), recipe.context.rope, recipe.context.length);
   const model::Config& config = extension.config;
   recipe.context.length = extension.length;
-  if (recipe.model.dtype == "auto") recipe.model.dtype = "bfloat16";  // what GPUs compute fastest
-  if (recipe.model.dtype == "stored") recipe.model.dtype = config.dtype;
+  const Machine machine = machine_of(arguments, config, recipe);
   const int64_t ranks = machine.ranks(), sequence = recipe.parallel.sequence;
   if (ranks % sequence != 0) usage_error("parallel.sequence {}: does not divide the {} GPUs", sequence, ranks);
   train::check_sequence(recipe, config);
@@ -203,7 +225,10 @@ Exit run(const cxxopts::ParseResult& arguments) {
     print_cost(cost, group > 0 ? "time of a step with S2-Attn" : "time of a step");
     if (finish > 0) print_cost(full, "time of a step with full attention (attention.finish)");
     fmt::print("\n{} steps: {}\n", recipe.schedule.steps, days(whole));
-    fmt::print("An estimate from published rates of these GPUs (docs/plan.md); nothing was measured.\n");
+    fmt::print("{}\n",
+               machine.measured
+                   ? fmt::format("An estimate from the rates that this machine has now ({}).", recipe.model.dtype)
+                   : "An estimate from published rates of these GPUs (docs/plan.md); nothing was measured.");
     for (const auto& rule : cannot) fmt::print("{}: {}\n", rule.path, rule.what);
   }
   if (json) {
@@ -212,6 +237,7 @@ Exit run(const cxxopts::ParseResult& arguments) {
     nlohmann::ordered_json out = {{"gpu", machine.gpu.name},
                                   {"gpus", machine.gpus},
                                   {"nodes", machine.nodes},
+                                  {"dtype", recipe.model.dtype},
                                   {"parameters", counts.all()},
                                   {"trained_parameters", counts.trained},
                                   {"context", recipe.context.length},
@@ -248,9 +274,10 @@ Verb plan_verb() {
           "  longlora plan longlora-7b-32k --shape llama-2-7b --gpu a100-80 --gpus 8\n"
           "  longlora plan my.json context.length=262144 parallel.sequence=8 --gpu h200 --nodes 2",
           [](cxxopts::Options& options) {
-            options.add_options()("gpu", "a100-40, a100-80, h100 or h200",
-                                  cxxopts::value<std::string>()->default_value("a100-80"),
-                                  "NAME")("gpus", "GPUs of a node", cxxopts::value<int64_t>()->default_value("8"), "N")(
+            options.add_options()(
+                "gpu", "a100-40, a100-80, h100 or h200; or cpu: this machine, measured (--gpus: its ranks, 1)",
+                cxxopts::value<std::string>()->default_value("a100-80"),
+                "NAME")("gpus", "GPUs of a node", cxxopts::value<int64_t>()->default_value("8"), "N")(
                 "nodes", "nodes", cxxopts::value<int64_t>()->default_value("1"), "M")(
                 "shape", "a known model instead of the recipe's folder: llama-2-7b, llama-3-8b, ...",
                 cxxopts::value<std::string>(),

@@ -4,10 +4,11 @@
 
 #include "core/base/gpu_driver.h"
 #include "core/base/progress.h"
-#include "core/doctor/timing.h"
 #include "core/model/device.h"
 #include "core/ops/cuda_call.h"
 #include "core/ops/cuda_trial.h"
+#include "core/ops/product_choice.h"
+#include "core/ops/timing.h"
 
 namespace longlora::doctor {
 namespace {
@@ -48,7 +49,8 @@ void launch_kernels(Section& section, size_t number) {
 
 void measure(Section& section, size_t index) {
   const at::Device device = gpu(index);
-  const double products = product_rate(device, at::kBFloat16), copy = copy_rate(device, int64_t{1} << 30);
+  const double products = ops::product_rate(device, at::kBFloat16, ops::ProductBackend::native),
+               copy = ops::copy_rate(device, int64_t{1} << 30);
   section.fine(fmt::format("GPU {} rates", index),
                fmt::format("{:.0f} TFLOP/s bfloat16 products, {:.2f} TB/s copies", products / 1e12, copy / 1e12));
   section.figures["gpus"][index].update({{"bfloat16_flops", products}, {"copy_bytes_per_s", copy}});

@@ -4,8 +4,9 @@
 
 #include "core/base/error.h"
 #include "core/base/progress.h"
-#include "core/doctor/timing.h"
 #include "core/ops/attention.h"
+#include "core/ops/product_choice.h"
+#include "core/ops/timing.h"
 
 namespace longlora::doctor {
 namespace {
@@ -58,7 +59,8 @@ Section examine_kernels(const at::Device& device) {
   const auto shapes = shapes_for(device);
   Progress progress("timing kernels", static_cast<int64_t>(shapes.size()), "shapes");
   int64_t done = 0;
-  const double limit = product_rate(device, at::kBFloat16);
+  const double limit = device.is_cpu() ? ops::choose_product(at::kBFloat16, device).flops
+                                       : ops::product_rate(device, at::kBFloat16, ops::ProductBackend::native);
   for (const Shape& shape : shapes) {
     const ops::GroupPlan plan = plan_of(shape);
     const Tensors t = tensors_of(shape, device);
@@ -70,9 +72,9 @@ Section examine_kernels(const at::Device& device) {
          {AttentionBackend::cuda, AttentionBackend::cudnn, AttentionBackend::cpu, AttentionBackend::sdpa}) {
       if (ops::objection(backend, t.q, plan) != nullptr) continue;
       const ops::AttentionResult saved = ops::attention_forward(t.q, t.k, t.v, plan, backend);
-      const double forward =
-          seconds_of(device, [&] { ops::attention_forward_into(t.q, t.k, t.v, plan, saved.out, saved.lse, backend); });
-      const double backward = seconds_of(
+      const double forward = ops::seconds_of(
+          device, [&] { ops::attention_forward_into(t.q, t.k, t.v, plan, saved.out, saved.lse, backend); });
+      const double backward = ops::seconds_of(
           device, [&] { ops::attention_backward(t.dout, t.q, t.k, t.v, saved, plan, t.dq, t.dk, t.dv, backend); });
       const double rate = 3.5 * flops / (forward + backward);
       section.fine(

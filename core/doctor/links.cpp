@@ -7,7 +7,7 @@
 #include <fstream>
 
 #include "core/base/progress.h"
-#include "core/doctor/timing.h"
+#include "core/ops/timing.h"
 
 namespace longlora::doctor {
 namespace {
@@ -51,7 +51,7 @@ Expected expected(const dist::Launch& launch, const at::Device& device) {
   if (!device.is_cpu()) return {0, {}};  // NVLink or PCIe: the driver does not say
   // What is sent to a rank on the same machine is copied into the kernel's memory and out of it: two copies, on both sides'
   // cores. A copy's rate counts bytes read and written.
-  const double copy = copy_rate(at::kCPU, int64_t{64} << 20) / 2;
+  const double copy = ops::copy_rate(at::kCPU, int64_t{64} << 20) / 2;
   return {copy / 2, "two memory copies"};
 }
 
@@ -75,11 +75,11 @@ Section examine_links(dist::Job& job, const at::Device& device) {
     constexpr int kRounds = 5;
     const auto timed = [&](const std::function<void()>& work) {  // the same number of calls on all ranks
       work();
-      wait_for(device);
+      ops::wait_for(device);
       group.barrier();
       const auto start = std::chrono::steady_clock::now();
       for (int i = 0; i < kRounds; ++i) work();
-      wait_for(device);
+      ops::wait_for(device);
       const at::Tensor seconds = at::full(
           {1}, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / kRounds, at::kDouble);
       group.broadcast(seconds, 0);

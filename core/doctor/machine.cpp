@@ -16,8 +16,9 @@
 #include "core/base/memory.h"
 #include "core/base/progress.h"
 #include "core/base/version.h"
-#include "core/doctor/timing.h"
+#include "core/model/compute.h"
 #include "core/ops/cpu_kernels.h"
+#include "core/ops/timing.h"
 
 namespace longlora::doctor {
 namespace {
@@ -58,22 +59,45 @@ int open_unnamed(const fs::path& folder) {
   return ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 }
 
-// Bytes a second that reach the disk; negative: could not be written.
+// The rates of matrix products, and what they mean for a run.
+void add_products(Section& section, const ops::ProductChoice& bfloat16, const ops::ProductChoice& float32,
+                  int threads) {
+  const bool tiles = bfloat16.backend == ops::ProductBackend::float32_tiles;
+  const std::string value =
+      fmt::format("{:.0f} GFLOP/s in bfloat16{}, {:.0f} in float32; model.dtype \"auto\" is {} here",
+                  bfloat16.flops / 1e9, tiles ? " (converted to float32 in tiles: there are no bfloat16 units)" : "",
+                  float32.flops / 1e9, model::name_of(model::faster_dtype(bfloat16, float32)));
+  constexpr double kSlow = 8e9;  // of a core; a core with AVX2 alone reaches 30 to 60
+  if (std::max(bfloat16.flops, float32.flops) < kSlow * threads) {
+    section.notice("products", value,
+                   "slow: is the machine shared or throttled, or --isa given? 'longlora plan RECIPE --gpu cpu' says "
+                   "how long a run would take here");
+  } else {
+    section.fine("products", value);
+  }
+}
+
+// Bytes a second that reach the disk, from up to `bytes` of them and about two seconds; negative: could not be written.
 double write_rate(const fs::path& folder, int64_t bytes) {
   const int file = open_unnamed(folder);
   if (file < 0) return -1;
+  constexpr double kBudget = 2;  // seconds
   const std::vector<char> block(size_t{8} << 20, 'x');
   const auto start = std::chrono::steady_clock::now();
   bool good = true;
-  for (int64_t done = 0; good && done < bytes;) {
-    const ssize_t wrote = ::write(file, block.data(), block.size());
-    good = wrote > 0;
-    done += wrote;
+  int64_t done = 0;
+  double seconds = 0;
+  while (good && done < bytes && seconds < kBudget) {
+    for (int64_t end = std::min(bytes, done + bytes / 8); good && done < end;) {
+      const ssize_t wrote = ::write(file, block.data(), block.size());
+      good = wrote > 0;
+      done += wrote;
+    }
+    good = good && ::fdatasync(file) == 0;
+    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
-  good = good && ::fdatasync(file) == 0;
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   ::close(file);
-  return good ? static_cast<double>(bytes) / seconds : -1;
+  return good ? static_cast<double>(done) / seconds : -1;
 }
 
 }  // namespace
@@ -99,15 +123,17 @@ Section examine_processor() {
     section.notice("load", fmt::format("{:.1f}: other work runs here", load),
                    "the rates below are lower than the machine's; measure again when it is quiet");
   }
-  const double bfloat16 = product_rate(at::kCPU, at::kBFloat16), float32 = product_rate(at::kCPU, at::kFloat),
-               copy = copy_rate(at::kCPU, int64_t{256} << 20);
-  section.fine("products", fmt::format("{:.0f} GFLOP/s bfloat16, {:.0f} float32", bfloat16 / 1e9, float32 / 1e9));
+  const ops::ProductChoice bfloat16 = ops::choose_product(at::kBFloat16, at::kCPU),
+                           float32 = ops::choose_product(at::kFloat, at::kCPU);
+  const double copy = ops::copy_rate(at::kCPU, int64_t{256} << 20);
+  add_products(section, bfloat16, float32, threads);
   section.fine("memory copy", fmt::format("{:.1f} GB/s", copy / 1e9));
   section.figures = {{"cores", cores},
                      {"threads", threads},
                      {"kernels", ops::cpu_kernels().name},
-                     {"bfloat16_flops", bfloat16},
-                     {"float32_flops", float32},
+                     {"bfloat16_flops", bfloat16.flops},
+                     {"bfloat16_products", ops::to_string(bfloat16.backend)},
+                     {"float32_flops", float32.flops},
                      {"copy_bytes_per_s", copy}};
   return section;
 }

@@ -3,7 +3,6 @@
 #include <charconv>
 
 #include "core/base/error.h"
-#include "core/model/tensors.h"
 
 namespace longlora::model {
 namespace {
@@ -15,11 +14,14 @@ Compute fastest(const at::Device& device, const std::function<bool(at::ScalarTyp
   const Compute narrow = {at::kBFloat16, ops::choose_product(at::kBFloat16, device)};
   if (!device.is_cpu()) return narrow;
   const Compute wide = {at::kFloat, ops::choose_product(at::kFloat, device)};
-  const bool faster = narrow.product.flops > kClearlyFaster * wide.product.flops;
-  return faster || !fits(at::kFloat) ? narrow : wide;
+  return faster_dtype(narrow.product, wide.product) == at::kBFloat16 || !fits(at::kFloat) ? narrow : wide;
 }
 
 }  // namespace
+
+at::ScalarType faster_dtype(const ops::ProductChoice& bfloat16, const ops::ProductChoice& float32) {
+  return bfloat16.flops > kClearlyFaster * float32.flops ? at::kBFloat16 : at::kFloat;
+}
 
 Compute choose_compute(const std::string& asked, const std::string& stored, const at::Device& device,
                        const std::function<bool(at::ScalarType)>& fits) {

@@ -6,6 +6,7 @@
 #include <functional>
 #include <string>
 
+#include "core/model/tensors.h"
 #include "core/ops/product_choice.h"
 
 namespace longlora::model {
@@ -20,6 +21,9 @@ struct Compute {
 // are clearly faster than float32's, else float32 where it fits, else bfloat16. On a GPU auto is bfloat16.
 [[nodiscard]] Compute choose_compute(const std::string& asked, const std::string& stored, const at::Device& device,
                                      const std::function<bool(at::ScalarType)>& fits);
+
+// bfloat16 where its products are clearly faster, else float32.
+[[nodiscard]] at::ScalarType faster_dtype(const ops::ProductChoice& bfloat16, const ops::ProductChoice& float32);
 
 // "bfloat16, products in float32 tiles (58 GFLOP/s)"
 [[nodiscard]] std::string describe(const Compute& compute);

@@ -7,14 +7,15 @@ namespace longlora::ops {
 
 struct ProductChoice {
   ProductBackend backend;
-  double flops;  // a second, x W^T and dy W of 512 rows and matrices of 1024 x 1024; 0 where it was not measured (a GPU)
+  double flops;  // a second; 0 where it was not measured (a GPU)
 };
 
-// Measures both backends where both serve the dtype. A backend that turns out ten times slower on a small product is not
-// tried on a larger one: LibTorch's slow loops would take seconds.
+// Measures both backends where both serve the dtype. LibTorch's slow loops would take seconds on a product of a model's size:
+// where a small one shows them, they are not tried further.
 [[nodiscard]] ProductChoice choose_product(at::ScalarType type, const at::Device& device);
 
-// FLOP/s of one backend, as in ProductChoice.
-[[nodiscard]] double product_rate(at::ScalarType type, ProductBackend backend);
+// FLOP/s of x W^T and dy W by one backend: on a CPU of 512 rows with a matrix of 1024 x 1024, on a GPU of 8192 rows, rows and
+// columns.
+[[nodiscard]] double product_rate(const at::Device& device, at::ScalarType type, ProductBackend backend);
 
 }  // namespace longlora::ops

@@ -180,7 +180,7 @@ model::Compute choose_compute(const Setup& setup, int64_t available, int64_t ran
   if (!resumed.empty()) {
     model::Compute kept = model::compute_of_text(resumed);
     if (asked == "auto" || asked == "stored" || asked == model::name_of(kept.dtype)) {
-      if (setup.device.is_cpu()) kept.product.flops = ops::product_rate(kept.dtype, kept.product.backend);
+      if (setup.device.is_cpu()) kept.product.flops = ops::product_rate(setup.device, kept.dtype, kept.product.backend);
       return kept;
     }
   }

@@ -6,6 +6,8 @@
 #include "core/base/progress.h"
 #include "core/base/version.h"
 #include "core/model/device.h"
+#include "core/train/step_cost.h"
+#include "core/train/this_cpu.h"
 
 namespace longlora::train {
 namespace {
@@ -41,6 +43,24 @@ std::string attention_line(const Setup& setup) {
   return line;
 }
 
+// What the steps that are left will take, by the rates that this machine has just now.
+std::string time_line(const Setup& setup, int64_t done, const dist::Launch& launch) {
+  const recipe::Recipe& r = setup.recipe;
+  const Gpu cpu = this_cpu(setup.compute, setup.extension.config.head_dim);
+  const Spread spread{.ranks = launch.size, .sequence = r.parallel.sequence, .shard = setup.shard};
+  const auto cost_of = [&](int64_t group) {
+    return step_cost(setup.extension.config, r, setup.memory, spread, cpu, launch.local_size, group);
+  };
+  int64_t grouped = 0;
+  for (int64_t step = done; step < r.schedule.steps; ++step) grouped += setup.grouped(step) ? 1 : 0;
+  const int64_t full = r.schedule.steps - done - grouped;
+  const StepCost first = cost_of(setup.grouped(done) ? setup.group() : 0);
+  const double seconds = (grouped > 0 ? static_cast<double>(grouped) * cost_of(setup.group()).seconds : 0) +
+                         (full > 0 ? static_cast<double>(full) * cost_of(0).seconds : 0);
+  return fmt::format("about {} for {} steps: {:.2g} s and {} tokens/s each, by this machine's measured rates",
+                     format_duration(seconds), grouped + full, first.seconds, format_count(first.tokens_per_s));
+}
+
 }  // namespace
 
 void print_summary(const Setup& setup, int64_t resumed_step, const dist::Launch& launch) {
@@ -73,6 +93,7 @@ void print_summary(const Setup& setup, int64_t resumed_step, const dist::Launch&
   log::info("  memory     about {}: weights {}, trained {}, kept for backward {}, work {}; recompute: {}",
             bytes(memory.total()), bytes(memory.weights), bytes(memory.trained), bytes(memory.activations),
             bytes(memory.work), describe(memory.recompute));
+  if (setup.device.is_cpu() && launch.first()) log::info("  time       {}", time_line(setup, resumed_step, launch));
 }
 
 }  // namespace longlora::train

@@ -4,7 +4,7 @@
 
 #include "core/base/file.h"
 #include "core/doctor/findings.h"
-#include "core/doctor/timing.h"
+#include "core/ops/timing.h"
 #include "process.h"
 #include "temporary_folder.h"
 
@@ -35,7 +35,7 @@ TEST_CASE("what is wrong is marked and followed by its remedy, in text and JSON"
 
 TEST_CASE("a time is the median of several calls after one to warm up", "[doctor]") {
   int calls = 0;
-  const double seconds = doctor::seconds_of(
+  const double seconds = ops::seconds_of(
       at::kCPU, [&] { ++calls; }, 0);
   CHECK(calls == 4);
   CHECK(seconds >= 0);
