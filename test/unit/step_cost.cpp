@@ -26,6 +26,7 @@ double pairs_one_by_one(const ops::GroupPlan& plan) {
 
 recipe::Recipe recipe_of(int64_t length) {
   recipe::Recipe r;
+  r.model.dtype = "bfloat16";
   r.context.length = length;
   return r;
 }
