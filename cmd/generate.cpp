@@ -88,7 +88,9 @@ Exit answer_one(const GenerateArguments& arguments, const std::string& text) {
     add_answer(result, static_cast<int64_t>(prompt.size()), answer);
     write_result(*arguments.json, result.dump(2));
   }
-  return answer.finish == eval::Finish::interrupted ? Exit::failed : Exit::done;
+  if (answer.finish == eval::Finish::interrupted)
+    throw Stopped("stopped; run the same command again for the whole answer");
+  return Exit::done;
 }
 
 Exit run(const cxxopts::ParseResult& arguments) {

@@ -64,6 +64,7 @@ class Chat {
   }
 
   Exit run(const std::optional<std::string>& first) {
+    if (terminal_) say_on_stop(nullptr);  // an answer that ends says enough
     if (terminal_) fmt::print(stderr, "{}", kHelp);
     if (first) attempt([&] { say(*first); });
     LineInput input;

@@ -58,7 +58,7 @@ Exit answer_prompts(const GenerateArguments& arguments, const std::string& file)
         eval::answer(llama, opened.tokenizer, tokens, cache, stop, arguments.answer, [](const std::string&) {});
     progress.clear();
     if (answer.finish == eval::Finish::interrupted) {
-      fail("stopped by a signal; the first {} of {} prompts were answered", i, questions.size());
+      throw Stopped(fmt::format("stopped; the first {} of {} prompts were answered", i, questions.size()));
     }
     nlohmann::ordered_json line = {{"index", i}};
     if (id) line["id"] = *id;

@@ -60,7 +60,8 @@ void print_overview(const std::vector<Verb>& table) {
       "\n'longlora help VERB' shows the options of a verb; 'longlora --version' the version.\n"
       "'--isa baseline|avx2|avx512' makes any verb compute as on a processor that has no more.\n"
       "exit codes: 0 done, 1 failed while running, 2 wrong usage or recipe, 3 an input file is missing or "
-      "damaged,\n            75 stopped by a signal after saving (run again to go on)\n");
+      "damaged,\n            75 saved and stopped on a signal (run the same command with --resume),\n"
+      "            130 ended by a second Ctrl-C without saving\n");
 }
 
 void print_help(const Verb& verb) {
@@ -156,8 +157,14 @@ int run(int argc, char** argv) {
 }
 
 // Standard error may be a full disk too, at which fmt::print would throw.
-void say(const std::string& message) {
-  (void)std::fputs((log::rank_prefix() + "error: " + message + "\n").c_str(), stderr);
+void say(const std::string& message, const char* kind = "error: ") {
+  (void)std::fputs((log::rank_prefix() + kind + message + "\n").c_str(), stderr);
+}
+
+// That all stopped rank 0 says.
+void say(const Error& error) {
+  if (error.code() != Exit::interrupted) return say(error.what(), "error: ");
+  if (log::rank_prefix().empty()) say(error.what(), "");
 }
 
 }  // namespace
@@ -172,7 +179,7 @@ int main(int argc, char** argv) {
   try {
     return longlora::cmd::run(argc, argv);
   } catch (const longlora::Error& error) {
-    say(error.what());
+    say(error);
     return static_cast<int>(error.code());
   } catch (const std::bad_alloc&) {
     say("out of memory");

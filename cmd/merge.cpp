@@ -86,6 +86,7 @@ Exit run(const cxxopts::ParseResult& arguments) {
     }
     return run_portable(options);
   }
+  say_on_stop("finishing up: what was written so far is removed");
   std::optional<adapt::Verification> verified;
   if (arguments.count("no-verify") == 0)
     options.check = [&](const fs::path& folder) { verified = adapt::verify_merged(options, folder); };

@@ -2,6 +2,7 @@
 #include "core/data/prepare.h"
 
 #include "cmd/verb.h"
+#include "core/base/signal.h"
 #include "core/data/glob.h"
 
 namespace longlora::cmd {
@@ -27,6 +28,7 @@ Exit run(const cxxopts::ParseResult& arguments) {
   options.inputs = data::expand(arguments["inputs"].as<std::vector<std::string>>());
   const auto tokenizer = text::Tokenizer::load(arguments["tokenizer"].as<std::string>());
 
+  say_on_stop("finishing up: what is done is kept");
   const data::PrepareResult made = data::prepare(*tokenizer, options);
   if (!made.complete) {
     fmt::print(stderr, "stopped after {} documents; the same command goes on from there\n", made.documents);

@@ -1,6 +1,7 @@
 #include "cmd/rank_options.h"
 
 #include "core/base/log.h"
+#include "core/base/signal.h"
 #include "core/dist/supervisor.h"
 
 namespace longlora::cmd {
@@ -39,6 +40,7 @@ Exit run_ranks(const cxxopts::ParseResult& arguments, const std::function<Exit(d
                 launch.size);
   }
   log::set_rank(launch.rank);
+  if (!launch.first()) say_nothing_on_stop();
   dist::Job job(launch, timeout);
   return work(job);
 }

@@ -36,7 +36,8 @@ Verb train_verb() {
           "Any key can be overridden: longlora train my.json optimizer.lr=1e-4 context.length=16384\n"
           "On several processes: longlora train my.json --nproc 4, or by torchrun, srun, mpirun (docs/parallel.md).\n"
           "Writes under checkpoint.dir: metrics.jsonl, recipe.resolved.json, step-N/ checkpoints, TensorBoard events\n"
-          "and, at the end, final/ (the adapter, or the model with tune.mode full). Ctrl-C saves and exits with 75.",
+          "and, at the end, final/ (the adapter, or the model with tune.mode full). Ctrl-C saves and exits with 75,\n"
+          "a second one ends without saving.",
           declare,
           run};
 }

@@ -18,6 +18,7 @@ import tempfile
 import time
 
 import bench_shape
+import children
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PROGRAM = ROOT / "build/longlora"
@@ -65,15 +66,15 @@ def bench(arguments) -> int:
         bench_shape.write_model(work / "base", bench_shape.config(hidden=arguments.size, layers=1, heads=arguments.size // 128,
                                                                   mlp=128, vocabulary=128))
         own = [arguments.peer_python, "-W", "ignore", __file__]
-        subprocess.run([*own, "make", work], check=True)
+        children.run([*own, "make", work], check=True)
         ours, theirs, residuals = [], [], {}
         for _ in range(arguments.rounds):
             start = time.perf_counter()
-            subprocess.run([PROGRAM, "extract-lora", "--base", work / "base", "--tuned", work / "tuned", "--out", work / "out",
+            children.run([PROGRAM, "extract-lora", "--base", work / "base", "--tuned", work / "tuned", "--out", work / "out",
                             "--rank", str(arguments.rank), "--overwrite", "--json", work / "table.json"], check=True,
                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             ours.append((time.perf_counter() - start) / len(NAMES))
-            output = subprocess.run([*own, "peer", work, str(arguments.rank), str(threads)], check=True, text=True,
+            output = children.run([*own, "peer", work, str(arguments.rank), str(threads)], check=True, text=True,
                                     stdout=subprocess.PIPE).stdout
             lines = [json.loads(line) for line in output.splitlines()]
             theirs.append(sum(line["seconds"] for line in lines) / len(NAMES))

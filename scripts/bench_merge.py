@@ -19,6 +19,7 @@ import tempfile
 import time
 
 import bench_shape
+import children
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PROGRAM = ROOT / "build/longlora"
@@ -77,16 +78,16 @@ def compare(ours: pathlib.Path, theirs: pathlib.Path) -> None:
 def run(command: list) -> tuple[float, float]:
     """Seconds and the most memory of its own, in bytes."""
     start, peak = time.perf_counter(), 0
-    process = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    status = pathlib.Path(f"/proc/{process.pid}/status")
-    while process.poll() is None:
-        try:
-            lines = [line.split() for line in status.read_text().splitlines() if line.startswith("RssAnon")]
-            peak = max([peak, *(int(line[1]) * 1024 for line in lines)])
-        except (OSError, ValueError):
-            break
-        time.sleep(0.01)
-    errors = process.communicate()[1]
+    with children.started([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        status = pathlib.Path(f"/proc/{process.pid}/status")
+        while process.poll() is None:
+            try:
+                lines = [line.split() for line in status.read_text().splitlines() if line.startswith("RssAnon")]
+                peak = max([peak, *(int(line[1]) * 1024 for line in lines)])
+            except (OSError, ValueError):
+                break
+            time.sleep(0.01)
+        errors = process.communicate()[1]
     if process.returncode != 0:
         sys.exit(f"bench: this failed: {command}\n{errors[-2000:]}")
     return time.perf_counter() - start, peak
@@ -101,7 +102,7 @@ def bench(arguments) -> int:
             bench_shape.write_model(base, bench_shape.config(hidden=2048, layers=layers, heads=16, mlp=5632, vocabulary=32000))
             size = (base / "model.safetensors").stat().st_size
             own = [arguments.peer_python, "-W", "ignore", __file__]
-            subprocess.run([*own, "make", base, adapter, str(arguments.rank)], check=True)
+            children.run([*own, "make", base, adapter, str(arguments.rank)], check=True)
             ours, theirs, copies = [], [], []
             for _ in range(arguments.rounds):
                 for name in ("ours", "theirs", "copy"):
@@ -112,7 +113,7 @@ def bench(arguments) -> int:
                 copied = run(["cp", "-r", base, work / "copy"])[0]
                 copies.append((copied, copied + run(["sync", work / "copy/model.safetensors"])[0]))
                 theirs.append(run([*own, "peer", base, adapter, work / "theirs"]))
-            output = subprocess.run([*own, "compare", work / "ours", work / "theirs"], check=True, text=True, stdout=subprocess.PIPE)
+            output = children.run([*own, "compare", work / "ours", work / "theirs"], check=True, text=True, stdout=subprocess.PIPE)
             same = json.loads(output.stdout)
             shutil.rmtree(work)
 

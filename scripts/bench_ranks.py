@@ -15,6 +15,7 @@ import tempfile
 import time
 
 import bench_shape
+import children
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PROGRAM = ROOT / "build/longlora"
@@ -42,7 +43,7 @@ def tokens_per_s(work, ranks, threads, keys):
     """Of every step but the first."""
     shutil.rmtree(work / "run", ignore_errors=True)
     command = [PROGRAM, "train", work / "recipe.json", *keys, *(["--nproc", str(ranks)] if ranks > 1 else [])]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True,
+    done = children.run(command, stderr=subprocess.PIPE, text=True,
                           env={**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"})
     if done.returncode != 0:
         sys.exit(f"bench: this failed (exit {done.returncode}): {' '.join(map(str, command))}\n{done.stderr[-2000:]}")

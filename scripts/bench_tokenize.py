@@ -13,6 +13,8 @@ import sys
 import tempfile
 import time
 
+import children
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PROGRAM = ROOT / "build/longlora"
 
@@ -74,12 +76,12 @@ def bench(arguments) -> int:
                 for file in (out, work / "tokens.idx.json"):
                     file.unlink(missing_ok=True)
                 start = time.perf_counter()
-                subprocess.run([PROGRAM, "prepare", "--tokenizer", tokenizer, "--bos", "no", "--out", out, text], check=True,
+                children.run([PROGRAM, "prepare", "--tokenizer", tokenizer, "--bos", "no", "--out", out, text], check=True,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                 ours.append(time.perf_counter() - start)
                 tokens["longlora"] = json.loads((work / "tokens.idx.json").read_text())["tokens"] - count  # without EOS
                 if arguments.peer_python:
-                    done = subprocess.run([arguments.peer_python, __file__, tokenizer, str(text), str(threads)], check=True,
+                    done = children.run([arguments.peer_python, __file__, tokenizer, str(text), str(threads)], check=True,
                                           stdout=subprocess.PIPE, text=True)
                     result = json.loads(done.stdout)
                     theirs.append(result["seconds"])

@@ -244,10 +244,9 @@ ExtractReport run(const ExtractOptions& options, const ExtractPlan& plan, const 
   const at::Tensor buffer = at::empty({largest}, at::kFloat);  // one for all: the C library keeps what is freed
   const auto between = [&] {
     if (stop_requested())
-      throw Error(Exit::interrupted,
-                  fmt::format("stopped by a signal after {} of {} matrices; the same command goes on "
-                              "from there (they are kept in {})",
-                              report.matrices.size(), plan.matrices.size(), work.folder().string()));
+      throw Stopped(
+          fmt::format("stopped after {} of {} matrices; the same command goes on from there (they are kept in {})",
+                      report.matrices.size(), plan.matrices.size(), work.folder().string()));
   };
   for (const auto& matrix : plan.matrices) {
     between();

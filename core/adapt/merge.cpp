@@ -94,7 +94,7 @@ bool only_adds(const Change& change) {
 
 // Writes rows of one tensor of the result in its type.
 void fill(const Plan& plan, int64_t first, std::span<std::byte> out) {
-  if (stop_requested()) throw Error(Exit::interrupted, "stopped by a signal; nothing was written, run again");
+  if (stop_requested()) throw Stopped("stopped; nothing was written, run the same command again");
   const c10::InferenceMode no_autograd;
   model::single_threaded();
   std::vector<int64_t> shape = plan.base.shape;

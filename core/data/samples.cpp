@@ -164,7 +164,7 @@ SampleReport read_samples(const text::Tokenizer& tokenizer, const SampleOptions&
     entries += static_cast<int64_t>(batch.size());
     batch.clear();
     progress.update(entries);
-    if (stop_requested()) throw Error(Exit::interrupted, "stopped while reading " + options.name + "; run it again");
+    if (stop_requested()) throw Stopped("stopped while reading " + options.name + "; run the same command again");
   };
   for (const fs::path& path : expand(options.patterns)) {
     if (!wants_more()) break;

@@ -21,7 +21,7 @@ namespace longlora::data {
 namespace {
 
 [[noreturn]] void stopped() {
-  throw Error(Exit::interrupted, "stopped while tokenizing; what is done is kept, run again to go on");
+  throw Stopped("stopped while tokenizing; what is done is kept, the same command goes on");
 }
 
 // A folder that is gone with the object; a file mapped from it stays readable.

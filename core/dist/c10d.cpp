@@ -98,8 +98,7 @@ int64_t Store::count(const std::string& key) {
 void Store::wait_for(const std::string& key) {
   try {
     for (auto pause = milliseconds(10); !impl_->store->check({key}); pause = std::min(2 * pause, milliseconds(1000))) {
-      if (stop_requested())
-        throw Error(Exit::interrupted, "stopped by a signal before the first step; run again to go on");
+      if (stop_requested()) throw Stopped("stopped before the first step; run the same command again");
       std::this_thread::sleep_for(pause);
     }
   } catch (const Error&) {

@@ -17,6 +17,8 @@ constexpr milliseconds kGrace = 5s;
 
 constexpr int kMostNamed = 8;  // ranks in a message
 
+constexpr milliseconds kPatience = 60s;  // for the ranks' watches to agree where all stop
+
 int64_t seconds_now() {
   return duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
@@ -90,6 +92,21 @@ void Job::open_group(int64_t sequence_size, const at::Device& device) {
     sequence_group_ = open(fmt::format("sequence {}", place_.data), place_.sequence, place_.sequence_size);
 }
 
+void Job::begin_part(int64_t step, int64_t part) {
+  point_ = {step, part, 0};
+  leave_if_agreed();
+}
+
+void Job::go_on() {
+  ++point_.place;
+  leave_if_agreed();
+}
+
+void Job::leave_if_agreed() {
+  if (launch_.alone()) return leave_if_stopped();
+  if (leaving_.leave_at(point_, std::min(timeout_, kPatience))) throw Stopped();
+}
+
 int64_t Job::sum(int64_t value) {
   const at::Tensor sum = at::full({1}, value, at::kLong);
   group_->all_reduce(sum);
@@ -106,6 +123,57 @@ void Job::check_same(const std::string& what, const std::string& value) {
   }
 }
 
+// Asks the other ranks to stop when this one has had a signal, and the other way round, and agrees with them where.
+class Job::StopWatch {
+ public:
+  StopWatch(Store& store, const Launch& launch, Leaving& leaving) : store_(store), launch_(launch), leaving_(leaving) {}
+
+  // How long until it should look again.
+  [[nodiscard]] milliseconds pause() const {
+    return held_ && !agreed_ ? 10ms : std::clamp<milliseconds>(launch_.size * 2ms, 200ms, 1s);
+  }
+
+  void look() {
+    if (agreed_) return;
+    if (!held_ && !asked()) return;
+    if (!std::exchange(held_, true)) store_.set(passed_key(launch_.rank), to_text(leaving_.hold()));
+    if (launch_.first()) decide();
+    if (const auto point = store_.get("stop/leave")) {
+      leaving_.agree_on(point_of(*point));
+      agreed_ = true;
+    }
+  }
+
+ private:
+  static std::string passed_key(int rank) { return fmt::format("stop/passed/{}", rank); }
+
+  bool asked() {
+    auto ask = store_.get("stop/asked");
+    if (!ask && stop_requested()) {
+      ask = fmt::format("{} {}", stop_signal(), launch_.rank);
+      store_.set("stop/asked", *ask);
+    }
+    if (ask) request_stop(std::stoi(*ask), std::stoi(ask->substr(ask->find(' '))));
+    return ask.has_value();
+  }
+
+  // The first rank, once all have told which point they passed.
+  void decide() {
+    while (passed_.size() < static_cast<size_t>(launch_.size)) {
+      const auto point = store_.get(passed_key(static_cast<int>(passed_.size())));
+      if (!point) return;
+      passed_.push_back(point_of(*point));
+    }
+    store_.set("stop/leave", to_text(leave_after(passed_)));
+  }
+
+  Store& store_;
+  const Launch& launch_;
+  Leaving& leaving_;
+  bool held_ = false, agreed_ = false;
+  std::vector<Point> passed_;  // by rank
+};
+
 // Tells the others now and then what this rank is doing, and the user when that has been the same for too long. A rank that
 // waits in an operation is told so by the operation itself.
 void Job::watch() {
@@ -113,9 +181,14 @@ void Job::watch() {
   std::unique_lock hold(lock_);
   try {
     std::optional<Store> store;  // not before there is something to tell: many jobs of a test end at once
+    std::optional<StopWatch> stop;
+    auto next = Activity::Clock::now() + pause;
     bool told = false;
-    while (!ended_.wait_for(hold, pause, [this] { return end_; })) {
-      if (!store) store = store_->clone();
+    while (!ended_.wait_for(hold, stop ? stop->pause() : 100ms, [this] { return end_; })) {
+      if (!store) stop.emplace(store.emplace(store_->clone()), launch_, leaving_);
+      stop->look();
+      if (Activity::Clock::now() < next) continue;
+      next = Activity::Clock::now() + pause;
       store->set(status_key(launch_.rank), fmt::format("{} {}", seconds_now(), activity_.describe()));
       const bool hangs = !activity_.waiting() && activity_.idle() > timeout_;
       if (hangs && !std::exchange(told, true))
@@ -123,6 +196,7 @@ void Job::watch() {
       told = told && hangs;
     }
   } catch (const std::exception&) {  // the meeting point is gone, as at the end of a job: nobody is left to tell
+    leaving_.give_up("the job's meeting point is gone");
   }
 }
 
@@ -143,7 +217,7 @@ std::string Job::others_after_failure() {
   } catch (const std::exception&) {
     text += "\n  the job's meeting point is gone";
   }
-  while (!stop_requested() && Activity::Clock::now() < until) std::this_thread::sleep_for(20ms);
+  while (!stop_requested() && !others_failed() && Activity::Clock::now() < until) std::this_thread::sleep_for(20ms);
   return text;
 }
 

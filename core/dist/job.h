@@ -1,5 +1,5 @@
 // A run on one or several ranks: who this rank is, how it waits for the others while there is no group yet, the group, and a
-// watch that says when a rank makes no progress.
+// watch that says when a rank makes no progress and sees to it that all stop together.
 #pragma once
 #include <condition_variable>
 #include <functional>
@@ -10,6 +10,7 @@
 
 #include "core/dist/group.h"
 #include "core/dist/launch.h"
+#include "core/dist/leaving.h"
 #include "core/dist/store.h"
 
 namespace longlora::dist {
@@ -53,6 +54,11 @@ class Job {
   [[nodiscard]] const Place& place() const { return place_; }
   [[nodiscard]] Activity& activity() { return activity_; }
 
+  // This rank begins part `part` of step `step`, or goes on in it, by one place. Throws Stopped where all ranks leave the step
+  // because of a signal to one of them (core/dist/leaving.h).
+  void begin_part(int64_t step, int64_t part);
+  void go_on();
+
   // Over all ranks.
   [[nodiscard]] int64_t sum(int64_t value);
 
@@ -60,7 +66,9 @@ class Job {
   void check_same(const std::string& what, const std::string& value);
 
  private:
+  class StopWatch;
   void watch();
+  void leave_if_agreed();
   [[nodiscard]] std::string others_after_failure();
 
   Launch launch_;
@@ -69,6 +77,8 @@ class Job {
   std::optional<Store> store_;
   std::unique_ptr<Group> group_, sequence_group_;
   Place place_;
+  Leaving leaving_;
+  Point point_;
   std::mutex lock_;
   std::condition_variable ended_;
   bool end_ = false;

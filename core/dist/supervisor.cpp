@@ -27,7 +27,7 @@ namespace {
 using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 
-constexpr auto kGrace = 4s;  // between SIGTERM and SIGKILL
+constexpr auto kGrace = 4s;  // for the ranks to end by themselves once one has failed
 
 // Null-terminated, as exec takes them.
 std::vector<char*> pointers(std::vector<std::string>& texts) {
@@ -171,15 +171,18 @@ class Ranks {
         int status = 0;
         if (rank.running() && ::waitpid(rank.pid, &status, WNOHANG) == rank.pid) ended(rank, status);
       }
-      if (stop_signal() != passed_on_) {  // a second Ctrl-C would end a rank at once, and this process does so itself
+      // Only the first: what comes later this process notes, or ends with (core/base/signal.h), and then the ranks do too.
+      if (passed_on_ == 0 && stop_requested()) {
         passed_on_ = stop_signal();
-        signal_all(passed_on_ == SIGINT ? SIGTERM : passed_on_);
+        signal_all(passed_on_);
       }
       if (failed_ != nullptr && Clock::now() > deadline_) signal_all(SIGKILL);
     }
     if (failed_ == nullptr) return Exit::done;
     // Before the first step a rank may be reading its weights, and is killed: nothing is lost, run again to go on.
     const bool stopped = std::all_of(all_.begin(), all_.end(), [&](const Rank& rank) { return was_stopped(rank); });
+    const bool early = std::any_of(all_.begin(), all_.end(), [](const Rank& r) { return WIFSIGNALED(*r.status); });
+    if (stopped && early) fmt::print(stderr, "stopped before the first step; run the same command again\n");
     return stopped ? Exit::interrupted : failed_->code() == Exit::interrupted ? Exit::failed : failed_->code();
   }
 
@@ -192,7 +195,7 @@ class Ranks {
     deadline_ = Clock::now() + kGrace;
     if (was_stopped(rank)) return;  // the others are saved too, and about to end
     if (all_.size() > 1) fmt::print(stderr, "rank {} {}; ending the others\n", rank.number, how_it_ended(rank));
-    signal_all(SIGTERM);
+    signal_all(SIGUSR2);
   }
 
   // As a signal that was passed on asked for.
@@ -210,13 +213,14 @@ class Ranks {
 
   std::vector<Rank> all_;
   const Rank* failed_ = nullptr;  // the first
-  int passed_on_ = 0;             // the last signal
+  int passed_on_ = 0;             // the first signal
   Clock::time_point deadline_;
 };
 
 }  // namespace
 
 Exit supervise(int count) {
+  say_on_stop(nullptr);  // rank 0 says what it does
   const Store store = Store::host();
   return Ranks(count, store.port()).wait();
 }

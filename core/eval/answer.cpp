@@ -23,10 +23,13 @@ at::Tensor read_prompt(const model::Llama& llama, std::span<const int32_t> promp
   std::optional<Progress> progress;
   if (pieces) progress.emplace("reading the prompt", left, "tokens");
   at::Tensor logits;
-  while (cache.length < size && !stop_requested()) {
-    const int64_t n = pieces ? std::min(kPiece, size - cache.length) : left;
-    logits = llama.next_logits(prompt.subspan(static_cast<size_t>(cache.length), static_cast<size_t>(n)), cache);
-    if (progress) progress->update(left - (size - cache.length));
+  try {
+    while (cache.length < size && !stop_requested()) {
+      const int64_t n = pieces ? std::min(kPiece, size - cache.length) : left;
+      logits = llama.next_logits(prompt.subspan(static_cast<size_t>(cache.length), static_cast<size_t>(n)), cache);
+      if (progress) progress->update(left - (size - cache.length));
+    }
+  } catch (const Stopped&) {  // within a piece, which the cache then lacks
   }
   if (progress) progress->clear();
   return cache.length < size ? at::Tensor() : logits;

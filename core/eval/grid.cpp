@@ -20,9 +20,9 @@ using nlohmann::ordered_json;
 
 [[noreturn]] void interrupted(const GridOptions& options, size_t done, size_t all) {
   if (options.out.empty())
-    throw Error(Exit::interrupted, "stopped by a signal; with --out the finished cells are kept");
-  throw Error(Exit::interrupted, fmt::format("stopped by a signal; {} of {} cells are in {}, the same command goes on",
-                                             done, all, options.out.string()));
+    throw Stopped("stopped; run the same command again, with --out finished cells would be kept");
+  throw Stopped(
+      fmt::format("stopped; {} of {} cells are in {}, the same command goes on", done, all, options.out.string()));
 }
 
 // Every difference of two settings, by the dotted name of the key.
@@ -177,8 +177,13 @@ std::vector<CellResult> run_grid(const model::Llama& llama, const std::shared_pt
       const auto start = std::chrono::steady_clock::now();
       const Sample sample = task.make(cell);
       options.check(tokens_of(sample));
-      const Answered answered = answer(llama, sample, options.stop);
-      if (stop_requested()) interrupted(options, results.size(), cells.size());
+      Answered answered;
+      try {
+        answered = answer(llama, sample, options.stop);
+        leave_if_stopped();
+      } catch (const Stopped&) {
+        interrupted(options, results.size(), cells.size());
+      }
       text::StreamDecoder decoder(tokenizer);
       (void)decoder.push(sample.prompt);
       std::string response = decoder.push(answered.tokens);

@@ -60,7 +60,7 @@ PerplexityResult perplexity(const model::Llama& llama, const data::TokenSource& 
   PerplexityResult result;
   double sum = 0;
   for (size_t first = 0; first < starts.size(); first += at_once) {
-    if (stop_requested()) throw Error(Exit::interrupted, "stopped by a signal; nothing is lost but this measurement");
+    leave_if_stopped();
     const std::span<const int64_t> some = std::span(starts).subspan(first, std::min(at_once, starts.size() - first));
     const data::Batch batch = window_batch(tokens, some, context);
     const at::Tensor losses =

@@ -34,7 +34,7 @@ struct PerplexityResult {
 [[nodiscard]] std::vector<int64_t> window_starts(int64_t tokens, int64_t context, int64_t stride);
 
 // Exit 3 when the data are shorter than one window. `each_window(start, nll)` gets the scored predictions of each
-// window, in order. Stops with Exit::interrupted on a signal.
+// window, in order. Throws Stopped on a signal, between layers.
 [[nodiscard]] PerplexityResult perplexity(
     const model::Llama& llama, const data::TokenSource& tokens, const PerplexityOptions& options,
     const std::string& label,

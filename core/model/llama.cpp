@@ -2,6 +2,7 @@
 
 #include "core/base/error.h"
 #include "core/base/random.h"
+#include "core/base/signal.h"
 #include "core/dist/group.h"
 #include "core/model/memory.h"
 #include "core/model/random_tensor.h"
@@ -135,7 +136,7 @@ void Llama::set_cut(const Cut& cut) {
 }
 
 void Llama::begin(size_t unit, size_t next) const {
-  if (watcher_ != nullptr) watcher_->needed(unit, next);
+  watcher_ != nullptr ? watcher_->needed(unit, next) : leave_if_stopped();
 }
 
 void Llama::end(size_t unit) const {
@@ -258,7 +259,10 @@ at::Tensor Llama::next_logits(std::span<const int32_t> tokens, KvCache& cache) c
     const auto some = tokens.last(static_cast<size_t>(end - cache.length)).first(static_cast<size_t>(n));
     const at::Tensor ids = at::from_blob(const_cast<int32_t*>(some.data()), {n}, at::kInt);
     x = ops::embedding_forward(embed_.value, ids);
-    for (size_t i = 0; i < layers_.size(); ++i) x = layers_[i].forward_cached(x, pass, cache.layers[i], cache.length);
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      if (n > 1) leave_if_stopped();
+      x = layers_[i].forward_cached(x, pass, cache.layers[i], cache.length);
+    }
     cache.length += n;
   }
   const at::Tensor last = ops::rmsnorm_forward(x.narrow(0, x.size(0) - 1, 1), norm_.value, config_.rms_eps).y;

@@ -8,6 +8,7 @@ namespace longlora::model {
 class UnitWatcher {
  public:
   virtual ~UnitWatcher() = default;
+  // A watcher may throw from needed(), which gives the pass up; without one a signal does (core/base/signal.h).
   // Between the two the weights of `unit` are read; after it those of `next` will be (the same number: nothing is known).
   virtual void needed(size_t unit, size_t next) = 0;
   virtual void done(size_t unit) = 0;

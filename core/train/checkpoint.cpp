@@ -122,6 +122,7 @@ void save_checkpoint(const recipe::Recipe& recipe, const RunState& state, const 
                                  {"compute", state.compute},
                                  {"recipe", nlohmann::ordered_json::parse(recipe::to_json(recipe))},
                                  {"files", nlohmann::ordered_json::object()}};
+  if (state.unlogged) json["unlogged"] = state.unlogged->to_json();
   std::vector<fs::path> files(fs::directory_iterator(folder.path()), {});
   std::sort(files.begin(), files.end());
   for (const fs::path& file : files) {
@@ -182,6 +183,7 @@ RunState load_checkpoint(const fs::path& folder, const recipe::Recipe& recipe, m
              .tokens = json.at("tokens"),
              .compute = json.value("compute", ""),
              .cursor = nlohmann::json::parse(json.at("cursor").dump())};
+    if (json.contains("unlogged")) state.unlogged = StepRecord::of_json(nlohmann::json::parse(json["unlogged"].dump()));
   } catch (const nlohmann::json::exception& error) {
     input_error("{}: {}", (folder / kState).string(), error.what());
   }

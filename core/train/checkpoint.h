@@ -4,7 +4,8 @@
 //   (or config.json, model.safetensors               with tune.mode full: the model)
 //   longlora.json                                    context settings
 //   optimizer.safetensors                            both moments of every trained tensor
-//   state.json                                       step, data cursor, recipe, and a hash of every other file
+//   state.json                                       step, data cursor, recipe, and a hash of every other file; what is to
+//                                                    be logged of the step once it is validated, if that was given up
 //
 // Everything random in a run is derived from its seed and the step, so there is no generator state to keep.
 #pragma once
@@ -18,6 +19,7 @@
 #include "core/model/llama.h"
 #include "core/recipe/recipe.h"
 #include "core/train/adamw.h"
+#include "core/train/step_log.h"
 #include "core/train/trained.h"
 
 namespace longlora::train {
@@ -27,6 +29,8 @@ struct RunState {
   int64_t tokens = 0;     // trained on so far
   std::string compute;    // how the run computes (model::to_text), which a resumed run keeps
   nlohmann::json cursor;  // data::Loader::save()
+  std::optional<StepRecord> unlogged =
+      {};  // of the last step, where the validation that belongs to it is still to come
 };
 
 // Writes what others can use of the model (an adapter or a model folder, in the given dtype) into an existing folder. Empty: takes

@@ -45,6 +45,34 @@ std::array<std::optional<double>, LossSum::kBuckets> LossSum::by_position() cons
   return means;
 }
 
+nlohmann::json LossSum::to_json() const {
+  return {{"total", total_}, {"count", count_}, {"sums", sums_}, {"counts", counts_}};
+}
+
+LossSum LossSum::of_json(const nlohmann::json& json) {
+  LossSum sum;
+  json.at("total").get_to(sum.total_);
+  json.at("count").get_to(sum.count_);
+  json.at("sums").get_to(sum.sums_);
+  json.at("counts").get_to(sum.counts_);
+  return sum;
+}
+
+nlohmann::json StepRecord::to_json() const {
+  return {{"step", step},           {"loss", loss.to_json()}, {"lr", lr},
+          {"grad_norm", grad_norm}, {"tokens", tokens},       {"tokens_per_s", tokens_per_s}};
+}
+
+StepRecord StepRecord::of_json(const nlohmann::json& json) {
+  return {.step = json.at("step"),
+          .loss = LossSum::of_json(json.at("loss")),
+          .lr = json.at("lr"),
+          .grad_norm = json.at("grad_norm"),
+          .tokens = json.at("tokens"),
+          .tokens_per_s = json.at("tokens_per_s"),
+          .valid_loss = {}};
+}
+
 StepLog::StepLog(const recipe::Recipe& recipe, int64_t resumed_step)
     : recipe_(recipe),
       metrics_(fs::path(recipe.checkpoint.dir) / "metrics.jsonl", resumed_step),

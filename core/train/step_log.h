@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <optional>
 
+#include <nlohmann/json_fwd.hpp>
+
 #include "core/base/progress.h"
 #include "core/data/batch.h"
 #include "core/dist/group.h"
@@ -26,6 +28,8 @@ class LossSum {
   void add_ranks(dist::Group& group);
   // Means of the buckets; empty where a bucket has no target.
   [[nodiscard]] std::array<std::optional<double>, kBuckets> by_position() const;
+  [[nodiscard]] nlohmann::json to_json() const;
+  [[nodiscard]] static LossSum of_json(const nlohmann::json& json);
 
  private:
   double total_ = 0;
@@ -41,6 +45,9 @@ struct StepRecord {
   int64_t tokens;  // trained on so far
   double tokens_per_s;
   std::optional<double> valid_loss;
+
+  [[nodiscard]] nlohmann::json to_json() const;
+  [[nodiscard]] static StepRecord of_json(const nlohmann::json& json);
 };
 
 class StepLog {

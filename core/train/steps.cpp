@@ -14,6 +14,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// Parts of a step, as the ranks agree on where to leave it: micro-batches, then the update, then rows of the validation.
+constexpr int64_t kValidation = int64_t{1} << 32;
+
 constexpr uint64_t kDropout = 3;  // stream of the run's seed, beside those of setup.cpp and trainer.cpp
 
 double seconds_since(Clock::time_point start) {
@@ -56,8 +59,10 @@ StepRecord Steps::step(const std::vector<data::Batch>& wholes, dist::Share share
                        .first_token = share.begin * recipe.context.length};
   auto row = static_cast<size_t>(share.begin);
   job_.activity().enter("forward and backward");
-  const size_t passes = passes_of(batches.size());
+  const size_t passes = passes_of(batches.size()), most = most_passes();
   for (size_t pass = 0; pass < passes; ++pass) {
+    job_.begin_part(step, static_cast<int64_t>(most - passes +
+                                               pass));  // in the last one ranks sum gradients: it is the same on all
     if (pass + 1 == passes) trained_.last_micro_batch();
     if (pass >= batches.size()) {  // in step with the others: adds zeros
       (void)setup_.llama->forward_backward(batches.back(), pattern, setup_.memory.recompute, 0, dropout);
@@ -75,6 +80,7 @@ StepRecord Steps::step(const std::vector<data::Batch>& wholes, dist::Share share
   }
   job_.activity().enter("sum of the gradients");
   trained_.sum();
+  job_.begin_part(step, static_cast<int64_t>(most));  // the last place: what follows changes the weights
   job_.activity().enter("optimizer");
   record.grad_norm = optimizer_.step(record.lr);
   if (!std::isfinite(record.grad_norm)) not_finite("gradient norm", step, rows);
@@ -85,27 +91,32 @@ StepRecord Steps::step(const std::vector<data::Batch>& wholes, dist::Share share
   return record;
 }
 
-double Steps::validate() const {
+double Steps::validate(int64_t step) const {
   job_.activity().enter("validation");
   LossSum sum;
   const model::AttentionPattern pattern = pattern_of(0);
   const auto share = static_cast<size_t>(job_.place().data), shares = static_cast<size_t>(job_.place().data_size);
   for (size_t first = 0; first < setup_.validation.size(); first += shares) {
+    job_.begin_part(step, kValidation + static_cast<int64_t>(first));
     const bool none = first + share >= setup_.validation.size();
     if (none && setup_.weights == nullptr) break;
     const data::Batch batch = own_part(setup_.validation[none ? first : first + share], pattern);
     const at::Tensor losses = setup_.llama->token_losses(batch, pattern).to(at::kCPU, at::kFloat).contiguous();
     if (!none) sum.add(batch, losses.data_ptr<float>());
   }
+  job_.begin_part(step, kValidation + static_cast<int64_t>(setup_.validation.size()));
   sum.add_ranks(job_.group());
   return sum.mean();
 }
 
-size_t Steps::passes_of(size_t batches) const {
-  if (setup_.weights == nullptr) return batches;
+size_t Steps::most_passes() const {
   const recipe::Batch& batch = setup_.recipe.batch;
   const int64_t most = dist::share_of(batch.sequences, 0, job_.place().data_size).size();
   return static_cast<size_t>((most + batch.micro - 1) / batch.micro);
+}
+
+size_t Steps::passes_of(size_t batches) const {
+  return setup_.weights == nullptr ? batches : most_passes();
 }
 
 model::AttentionPattern Steps::pattern_of(int64_t group) const {

@@ -24,17 +24,19 @@ void open_folder(const recipe::Recipe& recipe, bool resume) {
     usage_error("{} holds a finished run, nothing is left to do; choose another checkpoint.dir for a new one",
                 dir.string());
   }
-  if (resume && !newest_checkpoint(dir)) {
-    usage_error("--resume: {} holds no complete checkpoint; start without --resume, or name the run's folder",
-                dir.string());
+  const bool begun = fs::exists(dir / "recipe.resolved.json") || fs::exists(dir / "metrics.jsonl");
+  if (resume && !begun && !newest_checkpoint(dir)) {
+    usage_error("--resume: {} holds no run; start without --resume, or name the run's folder", dir.string());
   }
   if (!resume && newest_checkpoint(dir)) {
     usage_error("{} holds a run already; pass --resume to go on with it, or choose another checkpoint.dir",
                 dir.string());
   }
   if (!resume && fs::exists(dir / "metrics.jsonl")) {
-    usage_error("{} holds a run that ended before its first checkpoint; remove it, or choose another checkpoint.dir",
-                dir.string());
+    usage_error(
+        "{} holds a run that ended before its first checkpoint; pass --resume to start it over, or choose another "
+        "checkpoint.dir",
+        dir.string());
   }
   if (fs::exists(dir) && !fs::is_directory(dir)) usage_error("checkpoint.dir: {} is not a folder", dir.string());
   if (!resume) check_new_file(dir / "metrics.jsonl", "checkpoint.dir");
@@ -46,15 +48,17 @@ void open_folder(const recipe::Recipe& recipe, bool resume) {
   }
 }
 
-// The newest checkpoint that rank 0 sees, on all ranks.
-fs::path checkpoint_to_resume(const fs::path& dir, dist::Group& group) {
+// The newest checkpoint that rank 0 sees, on all ranks; none where the run was stopped before its first.
+std::optional<fs::path> checkpoint_to_resume(const fs::path& dir, dist::Group& group) {
   const at::Tensor step = at::full({1}, int64_t{-1}, at::kLong);
   if (group.rank() == 0) {
-    const auto folder = newest_checkpoint(dir);
-    if (!folder) usage_error("{} holds no checkpoint any more", dir.string());
-    *step.data_ptr<int64_t>() = step_of(*folder);
+    if (const auto folder = newest_checkpoint(dir)) *step.data_ptr<int64_t>() = step_of(*folder);
   }
   group.broadcast(step, 0);
+  if (*step.data_ptr<int64_t>() < 0) {
+    log::info("{}: no step was saved; starting from the beginning", dir.string());
+    return std::nullopt;
+  }
   fs::path folder = dir / fmt::format("step-{}", *step.data_ptr<int64_t>());
   if (!fs::exists(folder)) {
     input_error("{}: rank 0 sees it, rank {} does not; checkpoint.dir must lie where all nodes read and write",
@@ -68,6 +72,11 @@ void save_final(const Setup& setup, const model::Whole& whole, bool first) {
   AtomicFolder folder(fs::path(setup.recipe.checkpoint.dir) / "final", false);
   save_model(setup, folder.path(), setup.result_dtype, whole);
   folder.commit();
+}
+
+void say_plan(int64_t step) {
+  if (step == 0) return say_on_stop("finishing up: giving up the first step; there is nothing to save yet");
+  say_on_stop("finishing up: giving up what is under way, saving the state after step {}", step);
 }
 
 // From the first rank's lock on the folder to final/.
@@ -94,8 +103,9 @@ Exit run(Setup& setup, bool resume, dist::Job& job) {
                  version_line() + recipe::to_json(recipe) + setup.base_fingerprint + loader.save().dump());
 
   RunState state;
-  if (resume) {
-    const fs::path folder = checkpoint_to_resume(dir, group);
+  const auto from = resume ? checkpoint_to_resume(dir, group) : std::nullopt;
+  if (from) {
+    const fs::path& folder = *from;
     const auto record = io::read_context_record(folder);
     if (recipe.tune.mode == "lora" && record && record->base_fingerprint != setup.base_fingerprint) {
       input_error("{}: was trained on another base than {} holds now; --resume needs the same", folder.string(),
@@ -116,7 +126,6 @@ Exit run(Setup& setup, bool resume, dist::Job& job) {
   const auto save = [&] {
     if (!saves) return;
     job.activity().enter("saving a checkpoint");
-    state.cursor = loader.save();
     state.compute = model::to_text(setup.compute);
     save_checkpoint(recipe, state, trained, [&](const fs::path& folder, at::ScalarType type) {
       save_model(setup, folder, type, trained.sliced() ? whole : model::Whole());
@@ -126,31 +135,49 @@ Exit run(Setup& setup, bool resume, dist::Job& job) {
   std::optional<StepLog> log;
   if (job.first()) log.emplace(recipe, state.step);
   const dist::Share share = dist::share_of(recipe.batch.sequences, job.place().data, job.place().data_size);
-  while (state.step < recipe.schedule.steps) {
-    job.activity().enter_step(state.step + 1);
-    job.activity().enter("reading rows");
-    const std::vector<int64_t> rows = loader.peek(recipe.batch.sequences);
-    const std::vector<data::Batch> batches =
-        loader.next_step(recipe.batch.sequences, recipe.batch.micro, share.begin, share.end);
-    StepRecord record = steps.step(batches, share, rows, state.step);
-    ++state.step;
-    state.tokens += record.tokens;
-    record.tokens = state.tokens;
+  state.cursor = loader.save();
+  const auto validate_and_log = [&](StepRecord record) {
     const bool last = state.step == recipe.schedule.steps;
-    if (recipe.eval.every_steps > 0 && (state.step % recipe.eval.every_steps == 0 || last))
-      record.valid_loss = steps.validate();
-    if (log) log->write(record);
-    const bool stop = job.sum(stop_requested() ? 1 : 0) > 0;  // the same step on all ranks
-    if (stop && !last) {
-      save();
-      group.barrier();  // a rank that ends may have its launcher end the others
-      if (log) log->progress().clear();
-      log::info("stopped by {} after step {}; saved: the same command with --resume goes on",
-                stop_requested() ? fmt::format("signal {}", stop_signal()) : "a signal to another rank", state.step);
-      return Exit::interrupted;
+    if (recipe.eval.every_steps > 0 && (state.step % recipe.eval.every_steps == 0 || last)) {
+      state.unlogged = record;
+      record.valid_loss = steps.validate(state.step - 1);
+      state.unlogged.reset();
     }
-    if (recipe.checkpoint.every_steps > 0 && state.step % recipe.checkpoint.every_steps == 0) save();
+    if (log) log->write(record);
+  };
+  try {
+    say_plan(state.step);
+    if (state.unlogged) validate_and_log(*state.unlogged);
+    while (state.step < recipe.schedule.steps) {
+      job.activity().enter_step(state.step + 1);
+      job.begin_part(state.step, -1);
+      job.activity().enter("reading rows");
+      const std::vector<int64_t> rows = loader.peek(recipe.batch.sequences);
+      const std::vector<data::Batch> batches =
+          loader.next_step(recipe.batch.sequences, recipe.batch.micro, share.begin, share.end);
+      StepRecord record = steps.step(batches, share, rows, state.step);
+      ++state.step;
+      state.tokens += record.tokens;
+      state.cursor = loader.save();
+      record.tokens = state.tokens;
+      say_plan(state.step);
+      validate_and_log(record);
+      if (state.step < recipe.schedule.steps && recipe.checkpoint.every_steps > 0 &&
+          state.step % recipe.checkpoint.every_steps == 0)
+        save();
+    }
+  } catch (const Stopped&) {
+    if (log) log->progress().clear();
+    if (state.step > 0) save();
+    group.barrier();  // a rank that ends may have its launcher end the others
+    if (state.step == 0)
+      throw Stopped(
+          "stopped in the first step, before there was anything to save; the same command with --resume starts it "
+          "again");
+    log::info("stopped after step {}, which is saved; the same command with --resume goes on", state.step);
+    return Exit::interrupted;
   }
+  say_on_stop("the last step is done; writing the result first");
   if (saves) {
     job.activity().enter("saving the result");
     if (log) log->progress().finish();

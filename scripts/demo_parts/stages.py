@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 
+import children
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = "build/longlora"
 
@@ -21,29 +23,32 @@ class Stop(Exception):
         self.code = code
 
 
-def run(command: list[str], quiet: bool = False) -> None:
-    """Runs a command from the repository's folder, its output shown; an interrupt is left to the command to end."""
+def run(command: list[str], quiet: bool = False, group: bool = False) -> None:
+    """Runs a command from the repository's folder, its output shown. Signals go on to it (children.py)."""
     shown = shlex.join(command)
     print(f"\033[2m$ {shown}\033[0m" if sys.stdout.isatty() else f"$ {shown}", flush=True)
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL if quiet else None)
-    while True:
-        try:
-            code = process.wait()
-            break
-        except KeyboardInterrupt:  # the program got it too, saves and ends
-            continue
-    if code == 75 or code < 0:
-        raise Stop("stopped; run the same command again to go on", 75)
-    if code:
-        raise Stop(f"this failed (exit {code}): {shown}", code)
+    with children.started(command, group, cwd=ROOT, stdout=subprocess.DEVNULL if quiet else None) as process:
+        if process.wait() == 130:
+            raise Stop("ended without saving; the same command goes on from what was saved before", 130)
+    if process.returncode == 75 or process.returncode < 0:
+        raise children.Stopped
+    if process.returncode:
+        raise Stop(f"this failed (exit {process.returncode}): {shown}", process.returncode)
+
+
+def write_whole(path: pathlib.Path, content: str) -> None:
+    """A file that is complete or absent, whenever a signal comes."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(content)
+    part.replace(path)
 
 
 def build() -> None:
     if (ROOT / PROGRAM).exists():
         return
     print("The program is not built yet: setting up and building (once).", flush=True)
-    run(["scripts/setup"])
-    run(["scripts/build"])
+    run(["scripts/setup"], group=True)
+    run(["scripts/build"], group=True)
 
 
 class Stages:
@@ -83,7 +88,7 @@ class Stages:
         seconds = time.time() - start
         self.commands.append((name, shlex.join(command), seconds))
         mark.parent.mkdir(exist_ok=True)
-        mark.write_text(json.dumps({"command": command, "recipe": recipe, "seconds": round(seconds, 2)}) + "\n")
+        write_whole(mark, json.dumps({"command": command, "recipe": recipe, "seconds": round(seconds, 2)}) + "\n")
 
     def start(self, overwrite: bool) -> None:
         """An empty folder, or the same demo begun before."""
@@ -98,4 +103,4 @@ class Stages:
         elif self.out.exists() and any(self.out.iterdir()):
             raise Stop(f"{self.folder} is not empty and holds no demo; choose another --out", 2)
         self.out.mkdir(parents=True, exist_ok=True)
-        about.write_text(json.dumps(self.about) + "\n")
+        write_whole(about, json.dumps(self.about) + "\n")

@@ -165,7 +165,7 @@ def stop_one(recipe: dict, out: pathlib.Path, folders: dict, allowed: tuple) -> 
         if process.returncode != 0:
             break
         shutil.rmtree(parts)
-    assert process.returncode == 75 and "a signal to another rank" in errors, (process.returncode, errors)
+    assert process.returncode == 75 and "SIGTERM to rank 1: finishing up" in errors, (process.returncode, errors)
     for ranks in (4, 1, 2):
         copy = out / f"stopped-{ranks}"
         shutil.copytree(parts, copy)
