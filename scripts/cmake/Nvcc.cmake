@@ -55,7 +55,7 @@ if(NVCC)
   find_library(CUDA_RUNTIME libcudart_static.a NO_CACHE HINTS ${nvcc_folder}/../lib64 ${nvcc_folder}/../lib
                ${nvcc_folder}/../targets/${CMAKE_SYSTEM_PROCESSOR}-linux/lib)
   # Not again where it has worked: it takes seconds.
-  set(trial "${NVCC};${says};${nvcc_flags};$ENV{NVCC_CCBIN};$ENV{PATH}")
+  string(SHA256 trial "${NVCC};${says};${nvcc_flags};$ENV{NVCC_CCBIN};$ENV{PATH}")
   if(NOT trial STREQUAL NVCC_WORKED)
     execute_process(COMMAND ${NVCC} ${nvcc_flags} -c ${CMAKE_SOURCE_DIR}/cuda/trial.cu -o ${CMAKE_BINARY_DIR}/nvcc_trial.o
                     OUTPUT_VARIABLE said ERROR_VARIABLE said RESULT_VARIABLE failed)

@@ -37,7 +37,7 @@ def main() -> None:
         recipe.write_text(json.dumps({
             "model": {"init": str(out / "tiny"), "dtype": "float32"}, "tune": {"mode": "full"}, "seed": 3,
             "context": {"length": 64}, "attention": {"pattern": "full", "backend": "reference"}, "data": {"train": [str(out / "text.jsonl")]},
-            "batch": {"sequences": 2}, "schedule": {"steps": 2}, "checkpoint": {"dir": str(out / "run")}}))
+            "batch": {"sequences": 2}, "schedule": {"warmup_steps": 0, "steps": 2}, "checkpoint": {"dir": str(out / "run")}}))
 
         code, said = train(recipe)
         assert code == 0, f"the exit code is {code}\n{said}"
@@ -48,7 +48,7 @@ def main() -> None:
             assert "driver version is insufficient" in said and "the driver is for 12.2: update the driver" in said, said
         losses = [json.loads(line)["loss"] for line in (out / "run/metrics.jsonl").read_text().splitlines()]
         assert len(losses) == 2, said
-        print("train:", said[said.index(REPLACED):].split("\nlonglora")[0].strip())
+        print("train:", "".join(said[said.index(REPLACED):].splitlines(keepends=True)[:2]).strip())
 
         assert train(recipe, "model.device=cpu", f"checkpoint.dir={out / 'cpu'}")[0] == 0
         cpu = [json.loads(line)["loss"] for line in (out / "cpu/metrics.jsonl").read_text().splitlines()]
@@ -62,8 +62,7 @@ def main() -> None:
         for words, torch, expected in refused:
             code, said = train(recipe, *words, torch=torch)
             assert code == 2 and expected in said, f"{words}: exit code {code}\n{said}"
-            print(" ".join(words[:-1]) or "no LibTorch for the GPU", ":", said.strip().splitlines()[-1])
-        assert not (out / "no").exists()
+            print(" ".join(words[:-1]) or "no LibTorch for the GPU", ":", next(line for line in said.splitlines() if expected in line))
     print("old driver: one warning and LibTorch's operations; refusals with the reason")
 
 
