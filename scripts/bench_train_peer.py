@@ -54,6 +54,9 @@ def main():
     parser.add_argument("--pattern", choices=["s2", "full"], default="s2")
     parser.add_argument("--group-ratio", type=float, default=0.25)
     parser.add_argument("--lr", type=float, default=2e-5)
+    parser.add_argument("--rows", type=int, default=1, help="rows a step")
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16", help="of weights and autocast")
+    parser.add_argument("--full", action="store_true", help="train all weights, without LoRA and checkpointing")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -66,27 +69,29 @@ def main():
         implementation = "s2"
         ALL_ATTENTION_FUNCTIONS.register("s2", s2_attention(arguments.group_ratio))
         ALL_MASK_ATTENTION_FUNCTIONS.register("s2", lambda *args, **kwargs: None)
-    model = transformers.AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.bfloat16,
+    model = transformers.AutoModelForCausalLM.from_pretrained(arguments.model, dtype=getattr(torch, arguments.dtype),
                                                               attn_implementation=implementation).to(arguments.device)
     model.config.use_cache = False
-    model.enable_input_require_grads()
-    model.gradient_checkpointing_enable()
-    model = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, lora_dropout=0.0,
-                                                       target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]))
-    for name, value in model.named_parameters():
-        if "embed" in name or "norm" in name:
-            value.requires_grad_()
+    if not arguments.full:
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable()
+        model = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, lora_dropout=0.0,
+                                                           target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]))
+        for name, value in model.named_parameters():
+            if "embed" in name or "norm" in name:
+                value.requires_grad_()
     trained = [value for value in model.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=arguments.lr, betas=(0.9, 0.95), weight_decay=0.0)
     model.train()
 
     tokens = array.array("H")
     with open(arguments.data, "rb") as file:
-        tokens.frombytes(file.read(2 * arguments.length * arguments.steps))
+        tokens.frombytes(file.read(2 * arguments.rows * arguments.length * arguments.steps))
     for step in range(arguments.steps):
-        row = torch.tensor([tokens[step * arguments.length:(step + 1) * arguments.length].tolist()], device=arguments.device)
+        size = arguments.rows * arguments.length
+        row = torch.tensor(tokens[step * size:(step + 1) * size].tolist(), device=arguments.device).view(arguments.rows, -1)
         start = time.perf_counter()
-        with torch.autocast(arguments.device, torch.bfloat16):
+        with torch.autocast(arguments.device, torch.bfloat16, enabled=arguments.dtype == "bfloat16"):
             loss = model(input_ids=row, labels=row).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)

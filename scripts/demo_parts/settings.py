@@ -48,7 +48,12 @@ SIZES = {
                        num_key_value_heads=4, head_dim=32, max_position_embeddings=64),
                   context=64, base_rows=32, base_steps=500, base_lr=4e-3, rows=8, steps=100, lr=3e-3,
                   text_chars=3_000_000, windows=48),
-    "small": Size("2 M parameters, 128 to 512 tokens: minutes on two cores", {},
+    "compact": Size("0.7 M parameters, 128 to 512 tokens",
+                    dict(hidden_size=128, intermediate_size=344, num_hidden_layers=3, num_attention_heads=4,
+                         num_key_value_heads=4, head_dim=32),
+                    context=128, base_rows=32, base_steps=1500, base_lr=4e-3, rows=8, steps=250, lr=3e-3,
+                    text_chars=12_000_000, windows=48),
+    "small": Size("2 M parameters, 128 to 512 tokens", {},
                   context=128, base_rows=32, base_steps=2000, base_lr=3e-3, rows=8, steps=300, lr=1.5e-3,
                   text_chars=24_000_000, windows=64),
     "medium": Size("29 M parameters, 256 to 1,024 tokens: for a GPU",
@@ -57,6 +62,10 @@ SIZES = {
                    context=256, base_rows=64, base_steps=2000, base_lr=1.5e-3, rows=16, steps=300, lr=1e-3,
                    text_chars=40_000_000, windows=64),
 }
+
+
+# Where nobody names a size: the first of these that this machine does in ten minutes (demo_parts/fit.py).
+AUTOMATIC = ["small", "compact", "quick"]
 
 
 def base_recipe(size: Size, folder: str, seed: int) -> dict:
