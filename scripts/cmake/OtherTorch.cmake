@@ -25,6 +25,6 @@ target_precompile_headers(longlora_other_torch PRIVATE core/ops/torch_pch.h)
 # Over the CUDA that is here: with whole sets of CUDA 12's headers the registries do not serve.
 if(TARGET longlora_nccl)
   target_sources(longlora_other_torch PRIVATE core/dist/nccl_plugin.cpp)
-  target_include_directories(longlora_other_torch SYSTEM PRIVATE ${CUDA_INCLUDE} ${NCCL_INCLUDE})
+  target_include_directories(longlora_other_torch SYSTEM PRIVATE ${nccl_includes})
   set_source_files_properties(core/dist/nccl_plugin.cpp PROPERTIES SKIP_PRECOMPILE_HEADERS ON)
 endif()
