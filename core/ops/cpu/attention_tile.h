@@ -136,7 +136,8 @@ struct Operand<bf16> {
 };
 #endif
 
-// 2^x for x in [-126, 127]; below it is 2^-126, NaN stays NaN. The polynomial is the minimax fit of 2^r on
+// 2^x for x in [-126, 127]; 0 below, NaN stays NaN. Not 2^-126: a hidden pair's gradient would be a denormal number, and
+// sums with those are ten times slower (measured: 13 GFLOP/s instead of 60 in segments of 64 tokens). The polynomial is the minimax fit of 2^r on
 // [-1/2, 1/2]: relative error 2.6e-6 for degree 4, 1.9e-9 for degree 6.
 template <int degree>
 LONGLORA_INLINE Vec<float> exp2(Vec<float> x) {
@@ -144,7 +145,8 @@ LONGLORA_INLINE Vec<float> exp2(Vec<float> x) {
   typedef int32_t Bits __attribute__((vector_size(kVectorBytes)));
   const Vec<float> lowest = all_lanes(-126.0f),
                    shift = all_lanes(12582912.0f);  // 1.5 * 2^23: rounds to an integer
-  x = x < lowest ? lowest : x;
+  const auto none = x < lowest;
+  x = none ? lowest : x;
   const Vec<float> shifted = x + shift;
   const Vec<float> r = x - (shifted - shift);
   Vec<float> p;
@@ -161,7 +163,9 @@ LONGLORA_INLINE Vec<float> exp2(Vec<float> x) {
     p = p * r + 6.931472057e-01f;
     p = p * r + 1.000000001f;
   }
-  return reinterpret_cast<Vec<float>>(reinterpret_cast<Bits>(p) + (reinterpret_cast<Bits>(shifted) << 23));
+  const Vec<float> power =
+      reinterpret_cast<Vec<float>>(reinterpret_cast<Bits>(p) + (reinterpret_cast<Bits>(shifted) << 23));
+  return none ? Vec<float>{} : power;
 }
 template <int>
 inline Vec<double> exp2(Vec<double> x) {
