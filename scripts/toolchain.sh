@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Finds the tools that meet the project's minimum versions; sourced by scripts/setup and scripts/build.
+# Finds the tools that meet the project's minimum versions; sourced by scripts/setup, scripts/build and the checks.
 # Nothing here installs anything. Each function prints what it found, or nothing (and fails).
 
 version_at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
@@ -42,3 +42,16 @@ find_ninja() {
   done
   return 1
 }
+
+# Debian package, and the files of it that the build uses (under a prefix; @ stands for the machine's library folder).
+readonly kLibraries="
+nlohmann-json3-dev    include/nlohmann/json.hpp
+libcxxopts-dev        include/cxxopts.hpp
+libspdlog-dev         include/spdlog/spdlog.h
+libfmt-dev            include/fmt/format.h
+catch2                include/catch2/catch.hpp|include/catch2/catch_all.hpp
+libsentencepiece-dev  include/sentencepiece_processor.h @/libsentencepiece.so
+libpcre2-dev          include/pcre2.h @/libpcre2-8.a
+libzstd-dev           include/zstd.h @/libzstd.a
+libxxhash-dev         include/xxhash.h
+libutf8proc-dev       include/utf8proc.h @/libutf8proc.a"

@@ -63,11 +63,16 @@ uint16_t to_bits(float value) {  // to the nearest, of two as near the even one
   return static_cast<uint16_t>((bits & 0x7fffffff) > 0x7f800000 ? nan : nearest);
 }
 
+#if defined(__x86_64__)
+#define LONGLORA_ALSO_WIDER [[gnu::target_clones("default", "avx2", "avx512f")]]
+#else
+#define LONGLORA_ALSO_WIDER
+#endif
+
 // out = w + change for row `row` of those that `factors` are of; `out` may be `w`. Compiled for wider vectors too: it is run
 // for every weight.
-[[gnu::target_clones("default", "avx2", "avx512f")]] void add(const void* w, const float* change, void* out,
-                                                              bool bfloat16, int64_t row, int64_t columns, float small,
-                                                              const std::vector<Factors>& factors) {
+LONGLORA_ALSO_WIDER void add(const void* w, const float* change, void* out, bool bfloat16, int64_t row, int64_t columns,
+                             float small, const std::vector<Factors>& factors) {
   constexpr int64_t kBlock = 128;  // few enough to have none that is small, mostly
   float before[kBlock], sum[kBlock];
   for (int64_t begin = 0; begin < columns; begin += kBlock) {

@@ -1,8 +1,9 @@
-// Switching between stacks: a few instructions on x86-64, ucontext elsewhere. A context never changes its OS thread.
+// Switching between stacks: a few instructions on x86-64 and 64-bit ARM, ucontext elsewhere. A context never changes
+// its OS thread.
 #pragma once
 #include <cstddef>
 
-#if !defined(__x86_64__) || defined(LONGLORA_UCONTEXT)
+#if !(defined(__x86_64__) || defined(__aarch64__)) || defined(LONGLORA_UCONTEXT)
 #include <ucontext.h>
 #define LONGLORA_CONTEXT_IS_UCONTEXT 1
 #endif

@@ -7,7 +7,7 @@ if(CCACHE_PROGRAM)
   add_compile_options($<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fpch-preprocess>)
 endif()
 find_program(MOLD_PROGRAM mold)
-if(MOLD_PROGRAM)
+if(MOLD_PROGRAM AND NOT CMAKE_CROSSCOMPILING)  # a cross compiler looks among its own tools
   add_link_options(-fuse-ld=mold)
 endif()
 
