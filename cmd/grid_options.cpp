@@ -9,6 +9,7 @@
 #include "core/data/glob.h"
 #include "core/eval/heatmap.h"
 #include "core/io/context_record.h"
+#include "core/io/json_file.h"
 #include "core/io/safetensors.h"
 #include "core/model/device.h"
 #include "core/model/tensors.h"
@@ -37,12 +38,13 @@ std::string model_name(const adapt::OpenOptions& model) {
 }
 
 // What tells one model from another, wherever it lies.
-ordered_json model_identity(const adapt::OpenOptions& model, at::ScalarType dtype) {
+ordered_json model_identity(const adapt::OpenOptions& model, const model::Llama& llama) {
   ordered_json identity = {{"model", io::model_fingerprint(io::TensorStore(model.model))},
                            {"config", fingerprint(read_file(model.model / "config.json"))},
                            {"adapter", nullptr},
                            {"rope", model.rope},
-                           {"dtype", model::name_of(dtype)}};
+                           {"dtype", model::name_of(llama.dtype())},
+                           {"products", ops::to_string(llama.product())}};
   std::string parts;
   for (const fs::path& adapter : adapt::all_adapters(model)) {
     std::vector<fs::path> files;
@@ -202,12 +204,18 @@ eval::Haystack open_haystack(const GridArguments& arguments, const std::string& 
 
 Exit run_grid_verb(GridArguments& arguments, const std::function<eval::Task(const eval::PromptEncoder&)>& make) {
   eval::GridOptions& grid = arguments.grid;
+  if (const fs::path begun = grid.out / "settings.json";
+      !grid.out.empty() && arguments.model.dtype == "auto" && fs::exists(begun)) {
+    // A grid that goes on computes as it began, whatever is fastest now.
+    const ordered_json settings = io::read_json(begun);
+    arguments.model.dtype = settings.value(ordered_json::json_pointer("/run/dtype"), "auto");
+  }
   const adapt::OpenedModel opened = adapt::open_model(arguments.model);
   if (opened.tokenizer == nullptr)
     input_error("{}: has no tokenizer (tokenizer.model or tokenizer.json)", arguments.model.model.string());
   const std::string device = model::describe_device(opened.llama->device());
   grid.model_name = model_name(arguments.model);
-  grid.settings = model_identity(arguments.model, opened.llama->dtype());
+  grid.settings = model_identity(arguments.model, *opened.llama);
   grid.settings["tokenizer"] = opened.tokenizer->fingerprint();
   grid.settings["template"] =
       arguments.format ? text::chat_format_names()[static_cast<size_t>(*arguments.format)] : "none";

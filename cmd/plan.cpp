@@ -58,7 +58,7 @@ Machine machine_of(const cxxopts::ParseResult& arguments, const model::Config& c
   const std::string name = arguments["gpu"].as<std::string>();
   if (name != "cpu") {
     if (recipe.model.dtype == "auto") recipe.model.dtype = "bfloat16";  // what GPUs compute fastest
-    if (recipe.model.dtype == "stored") recipe.model.dtype = config.dtype;
+    if (recipe.model.dtype == "stored") recipe.model.dtype = model::name_of(model::stored_dtype(config.dtype));
     return {train::find_gpu(name), positive(arguments, "gpus"), positive(arguments, "nodes"), false};
   }
   const int64_t ranks = arguments.count("gpus") > 0 ? positive(arguments, "gpus") : 1;
@@ -70,7 +70,7 @@ Machine machine_of(const cxxopts::ParseResult& arguments, const model::Config& c
   };
   const model::Compute compute = model::choose_compute(recipe.model.dtype, config.dtype, at::kCPU, fits);
   recipe.model.dtype = model::name_of(compute.dtype);
-  return {train::this_cpu(compute, config.head_dim), ranks, 1, true};
+  return {train::shared(train::this_cpu(compute, config.head_dim), ranks), ranks, 1, true};
 }
 
 SpreadPlan plan_memory(const model::Config& config, const recipe::Recipe& recipe, const Machine& machine) {

@@ -29,7 +29,8 @@ SETS = {"avx2": ("avx2", ("avx2", "AVX2", "AVX2")),
 def sets_here() -> list[str]:
     flags = pathlib.Path("/proc/cpuinfo").read_text().split()
     here = [name for name, (flag, _) in SETS.items() if flag in flags or not flag]
-    return [name for name in here if name != "all" or "amx_bf16" in flags or len(here) == 1]
+    more = "amx_bf16" in flags or ("avx512f" in flags and "avx512_bf16" not in flags)  # than the largest set with a name
+    return [name for name in here if name != "all" or more or len(here) == 1]
 
 
 def environment(name: str) -> dict:

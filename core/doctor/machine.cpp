@@ -82,13 +82,13 @@ double write_rate(const fs::path& folder, int64_t bytes) {
   const int file = open_unnamed(folder);
   if (file < 0) return -1;
   constexpr double kBudget = 2;  // seconds
-  const std::vector<char> block(size_t{8} << 20, 'x');
+  const std::vector<char> block(size_t{1} << 20, 'x');
   const auto start = std::chrono::steady_clock::now();
   bool good = true;
   int64_t done = 0;
   double seconds = 0;
-  while (good && done < bytes && seconds < kBudget) {
-    for (int64_t end = std::min(bytes, done + bytes / 8); good && done < end;) {
+  while (good && done < bytes && seconds < kBudget) {  // pieces that grow, so that a slow disk ends with a small one
+    for (int64_t end = std::min(bytes, 2 * done + (int64_t{1} << 20)); good && done < end;) {
       const ssize_t wrote = ::write(file, block.data(), block.size());
       good = wrote > 0;
       done += wrote;

@@ -23,10 +23,14 @@ at::ScalarType faster_dtype(const ops::ProductChoice& bfloat16, const ops::Produ
   return bfloat16.flops > kClearlyFaster * float32.flops ? at::kBFloat16 : at::kFloat;
 }
 
+at::ScalarType stored_dtype(const std::string& name) {
+  return name == "float64" ? at::kFloat : parse_dtype(name);
+}
+
 Compute choose_compute(const std::string& asked, const std::string& stored, const at::Device& device,
                        const std::function<bool(at::ScalarType)>& fits) {
   if (asked == "auto") return fastest(device, fits);
-  const at::ScalarType dtype = parse_dtype(asked == "stored" ? stored : asked);
+  const at::ScalarType dtype = asked == "stored" ? stored_dtype(stored) : parse_dtype(asked);
   return {dtype, ops::choose_product(dtype, device)};
 }
 

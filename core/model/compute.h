@@ -25,6 +25,9 @@ struct Compute {
 // bfloat16 where its products are clearly faster, else float32.
 [[nodiscard]] at::ScalarType faster_dtype(const ops::ProductChoice& bfloat16, const ops::ProductChoice& float32);
 
+// The dtype that "stored" stands for; float64 is computed in float32.
+[[nodiscard]] at::ScalarType stored_dtype(const std::string& name);
+
 // "bfloat16, products in float32 tiles (58 GFLOP/s)"
 [[nodiscard]] std::string describe(const Compute& compute);
 

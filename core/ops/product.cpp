@@ -75,6 +75,7 @@ void in_tiles(const at::Tensor& out, std::initializer_list<Factors> factors, con
           begun = true;
         }
       }
+      if (!begun) sum.zero_();  // nothing to sum over
       if (in_place) continue;
       if (scale != 1) sum.mul_(scale);
       if (add)

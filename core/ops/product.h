@@ -34,7 +34,7 @@ struct Factors {
   const at::Tensor& b;  // [k, n]
 };
 
-// `out` [m, n]: of the factors' dtype, or float32. `bias`: undefined for none.
+// `out` [m, n]: of the factors' dtype. `bias`: undefined for none.
 void product_into(const at::Tensor& out, std::initializer_list<Factors> factors, ProductBackend backend,
                   const at::Tensor& bias = {});
 

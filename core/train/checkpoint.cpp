@@ -119,7 +119,8 @@ void save_checkpoint(const recipe::Recipe& recipe, const RunState& state, const 
                                  {"step", state.step},
                                  {"tokens", state.tokens},
                                  {"cursor", state.cursor},
-                                 {"compute", state.compute},
+                                 {"compute", state.manner.compute},
+                                 {"result_dtype", state.manner.result_dtype},
                                  {"recipe", nlohmann::ordered_json::parse(recipe::to_json(recipe))},
                                  {"files", nlohmann::ordered_json::object()}};
   if (state.unlogged) json["unlogged"] = state.unlogged->to_json();
@@ -158,9 +159,11 @@ std::optional<fs::path> newest_checkpoint(const fs::path& dir) {
   return all.empty() ? std::nullopt : std::optional(all.rbegin()->second);
 }
 
-std::string compute_of(const fs::path& folder) {
+Manner manner_of(const fs::path& folder) {
   try {
-    return nlohmann::ordered_json::parse(read_file(folder / kState)).value("compute", "");
+    const auto json = nlohmann::ordered_json::parse(read_file(folder / kState));
+    const std::string dtype = json.at("recipe").at("model").at("dtype");
+    return {json.value("compute", dtype + " native 0"), json.value("result_dtype", dtype)};
   } catch (const nlohmann::json::exception& error) {
     input_error("{}: {}", (folder / kState).string(), error.what());
   }
@@ -181,7 +184,7 @@ RunState load_checkpoint(const fs::path& folder, const recipe::Recipe& recipe, m
     }
     state = {.step = json.at("step"),
              .tokens = json.at("tokens"),
-             .compute = json.value("compute", ""),
+             .manner = {},
              .cursor = nlohmann::json::parse(json.at("cursor").dump())};
     if (json.contains("unlogged")) state.unlogged = StepRecord::of_json(nlohmann::json::parse(json["unlogged"].dump()));
   } catch (const nlohmann::json::exception& error) {

@@ -19,6 +19,7 @@
 #include "core/model/llama.h"
 #include "core/recipe/recipe.h"
 #include "core/train/adamw.h"
+#include "core/train/setup.h"
 #include "core/train/step_log.h"
 #include "core/train/trained.h"
 
@@ -27,7 +28,7 @@ namespace longlora::train {
 struct RunState {
   int64_t step = 0;       // optimizer steps done
   int64_t tokens = 0;     // trained on so far
-  std::string compute;    // how the run computes (model::to_text), which a resumed run keeps
+  Manner manner;          // which a resumed run keeps
   nlohmann::json cursor;  // data::Loader::save()
   std::optional<StepRecord> unlogged =
       {};  // of the last step, where the validation that belongs to it is still to come
@@ -49,8 +50,8 @@ void sweep_checkpoints(const std::filesystem::path& dir);
 // The newest complete checkpoint of the folder; empty when there is none.
 [[nodiscard]] std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& dir);
 
-// How the run of a checkpoint computed (RunState::compute); empty where it does not say.
-[[nodiscard]] std::string compute_of(const std::filesystem::path& folder);
+// That of a checkpoint's run. One of before this was kept computed in its recipe's dtype by LibTorch's own products.
+[[nodiscard]] Manner manner_of(const std::filesystem::path& folder);
 
 // The step of a folder named step-N, or -1.
 [[nodiscard]] int64_t step_of(const std::filesystem::path& folder);

@@ -180,7 +180,15 @@ model::Compute choose_compute(const Setup& setup, int64_t available, int64_t ran
   if (!resumed.empty()) {
     model::Compute kept = model::compute_of_text(resumed);
     if (asked == "auto" || asked == "stored" || asked == model::name_of(kept.dtype)) {
-      if (setup.device.is_cpu()) kept.product.flops = ops::product_rate(setup.device, kept.dtype, kept.product.backend);
+      if (!setup.device.is_cpu()) return kept;
+      const ops::ProductChoice best = ops::choose_product(kept.dtype, setup.device);
+      kept.product.flops = ops::product_rate(setup.device, kept.dtype, kept.product.backend);
+      if (4 * kept.product.flops < best.flops) {
+        log::warn(
+            "the run was begun on another processor, where products were {}; here {} would be {:.0f} times as fast. A "
+            "resumed run keeps its bits; a new one on its adapter (model.adapter) computes as is fastest here",
+            ops::to_string(kept.product.backend), ops::to_string(best.backend), best.flops / kept.product.flops);
+      }
       return kept;
     }
   }
@@ -235,14 +243,12 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use) {
   return prepare_run(asked, use, alone);
 }
 
-Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job, const std::string& compute) {
+Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job, const Manner& kept) {
   const Start start = open_start(asked);
-  const std::string& stored = start.extension.config.dtype;
   Setup setup{.recipe = asked,
               .extension = start.extension,
               .compute = {},
-              .result_dtype = model::parse_dtype(
-                  asked.model.dtype == "auto" || asked.model.dtype == "stored" ? stored : asked.model.dtype),
+              .result_dtype = at::kFloat,
               .device = model::open_device(asked.model.device, job.launch().local_rank),
               .rows = nullptr,
               .validation = {},
@@ -257,11 +263,18 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job, 
   const model::Config& config = setup.extension.config;
 
   check_sequence(recipe, config);
-  const double share = setup.device.is_cpu() ? 1.0 / job.launch().local_size : kUsable;
-  const auto mine = static_cast<int64_t>(share * static_cast<double>(model::free_memory(setup.device)));
-  const int64_t available = std::stoll(job.of_first("available memory", std::to_string(mine)));  // all plan the same
+  const auto left = [&](const std::string& what) {  // bytes of this rank; all plan with the same
+    const double share = setup.device.is_cpu() ? 1.0 / job.launch().local_size : kUsable;
+    const auto mine = static_cast<int64_t>(share * static_cast<double>(model::free_memory(setup.device)));
+    return std::stoll(job.of_first(what, std::to_string(mine)));
+  };
+  const int64_t available = left("available memory");
   setup.compute = model::compute_of_text(job.of_first(
-      "compute", job.first() ? model::to_text(choose_compute(setup, available, job.launch().size, compute)) : ""));
+      "compute", job.first() ? model::to_text(choose_compute(setup, available, job.launch().size, kept.compute)) : ""));
+  const bool named = asked.model.dtype != "auto" && asked.model.dtype != "stored";
+  const std::string otherwise = model::name_of(named ? setup.compute.dtype : model::stored_dtype(config.dtype));
+  setup.result_dtype = model::parse_dtype(
+      job.of_first("dtype of the result", kept.result_dtype.empty() ? otherwise : kept.result_dtype));
   setup.recipe.model.dtype = model::name_of(setup.compute.dtype);
   check_backend(setup);
   const auto rows_of = [&](const std::vector<std::string>& patterns, const std::string& name) {
@@ -274,7 +287,7 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job, 
     const auto rows = rows_of(recipe.data.valid, "data.valid");
     setup.validation = rows->all_rows(recipe.eval.rows, recipe.batch.micro);
   });
-  const SpreadPlan plan = plan_spread(config, recipe, job.launch().size, available);
+  const SpreadPlan plan = plan_spread(config, recipe, job.launch().size, left("memory beside the data"));
   setup.shard = job.launch().alone() ? Shard::none : plan.spread.shard;
   setup.memory = plan.memory;
   job.activity().enter("reading the model");

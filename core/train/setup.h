@@ -26,6 +26,12 @@ namespace longlora::train {
 // Exit 2 where parallel.sequence ranks cannot share a row of the recipe, whose context.length is filled in.
 void check_sequence(const recipe::Recipe& recipe, const model::Config& config);
 
+// What a run on another machine, or from another spelling of the recipe, would choose otherwise; its checkpoints keep it.
+struct Manner {
+  std::string compute;       // model::to_text()
+  std::string result_dtype;  // of final/
+};
+
 struct Setup {
   recipe::Recipe recipe;       // with context.length and model.dtype filled in
   model::Extension extension;  // the model's config at the context asked for
@@ -48,10 +54,9 @@ struct Setup {
 
 // With Use::sft the data are conversations (core/data/samples.h), and what became of them is logged.
 [[nodiscard]] Setup prepare_run(const recipe::Recipe& recipe, recipe::Use use = recipe::Use::train);
-// On a rank of a job: rank 0 makes tokens of text and chooses how to compute; the others wait and then find both. `compute`:
-// how the run that is resumed computed, as in its checkpoint (rank 0 alone needs it); empty for a new run.
-[[nodiscard]] Setup prepare_run(const recipe::Recipe& recipe, recipe::Use use, dist::Job& job,
-                                const std::string& compute = "");
+// On a rank of a job: rank 0 makes tokens of text and chooses how to compute; the others wait and then find both. `kept`:
+// that of the run that is resumed (rank 0 alone needs it); empty for a new run.
+[[nodiscard]] Setup prepare_run(const recipe::Recipe& recipe, recipe::Use use, dist::Job& job, const Manner& kept = {});
 
 struct FirstSamples {
   std::shared_ptr<const text::Tokenizer> tokenizer;

@@ -49,4 +49,15 @@ Gpu this_cpu(const model::Compute& compute, int64_t head_dim) {
   return cpu;
 }
 
+Gpu shared(const Gpu& cpu, int64_t ranks) {
+  const auto share = 1 / static_cast<double>(ranks);
+  Gpu one = cpu;
+  one.peak *= share;
+  one.gemm *= share;
+  one.bandwidth *= share;
+  for (auto& rates : one.attention)
+    for (double& rate : rates) rate *= share;
+  return one;
+}
+
 }  // namespace longlora::train

@@ -9,4 +9,7 @@ namespace longlora::train {
 // For a model with heads of `head_dim` that is computed as `compute` says. Rates are those of one rank's threads.
 [[nodiscard]] Gpu this_cpu(const model::Compute& compute, int64_t head_dim);
 
+// What each of `ranks` ranks has where they share the threads that were measured.
+[[nodiscard]] Gpu shared(const Gpu& cpu, int64_t ranks);
+
 }  // namespace longlora::train

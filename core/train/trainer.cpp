@@ -126,7 +126,7 @@ Exit run(Setup& setup, bool resume, dist::Job& job) {
   const auto save = [&] {
     if (!saves) return;
     job.activity().enter("saving a checkpoint");
-    state.compute = model::to_text(setup.compute);
+    state.manner = {model::to_text(setup.compute), model::name_of(setup.result_dtype)};
     save_checkpoint(recipe, state, trained, [&](const fs::path& folder, at::ScalarType type) {
       save_model(setup, folder, type, trained.sliced() ? whole : model::Whole());
     });
@@ -210,7 +210,7 @@ Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use, dist::Job&
   check_ranks(asked, job.launch());
   if (job.first()) open_folder(asked, resume);
   const auto newest = resume && job.first() ? newest_checkpoint(asked.checkpoint.dir) : std::nullopt;
-  Setup setup = prepare_run(asked, use, job, newest ? compute_of(*newest) : "");
+  Setup setup = prepare_run(asked, use, job, newest ? manner_of(*newest) : Manner{});
   Exit exit = Exit::done;
   naming_out_of_memory(
       setup.memory, setup.recipe, job.launch().size, [&] { return job.activity().describe(); },

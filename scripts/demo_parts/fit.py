@@ -6,8 +6,9 @@ import pathlib
 import subprocess
 import tempfile
 
+import children
 from demo_parts import settings
-from demo_parts.stages import PROGRAM, ROOT
+from demo_parts.stages import PROGRAM, ROOT, Stop
 
 SECONDS = 600  # that a demo may take where nobody names a size
 BESIDE = 1.3  # of the planned training: validation, evaluation, starting the program
@@ -18,7 +19,10 @@ def seconds_of(recipe: dict, folder: pathlib.Path, options: list[str]) -> float:
     path = folder / "recipe.json"
     path.write_text(json.dumps(recipe))
     command = [PROGRAM, *options, "plan", str(path), "--gpu", "cpu", "--json", "-"]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True)
+    done = children.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        raise Stop(f"this failed (exit {done.returncode}; is the program older than this script? scripts/build makes it anew): "
+                   + " ".join(command), done.returncode)
     return json.loads(done.stdout)["run_seconds"]
 
 

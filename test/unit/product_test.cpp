@@ -6,6 +6,7 @@
 #include <array>
 #include <random>
 
+#include "core/ops/cpu_kernels.h"
 #include "core/ops/product_choice.h"
 
 namespace longlora::ops {
@@ -14,8 +15,8 @@ namespace {
 constexpr ProductBackend kBackends[] = {ProductBackend::native, ProductBackend::float32_tiles};
 
 // Rows, depth, columns: single rows and columns, below a tile, at its edges, several of them with a rest.
-constexpr std::array<int64_t, 3> kShapes[] = {{1, 7, 5},    {2, 1, 3},      {3, 64, 1},     {33, 70, 24},
-                                              {512, 8, 40}, {513, 1024, 9}, {520, 1030, 8}, {40, 2100, 1030}};
+constexpr std::array<int64_t, 3> kShapes[] = {{1, 7, 5},     {2, 1, 3},      {3, 64, 1},      {33, 70, 24},
+                                              {1024, 8, 40}, {1030, 70, 24}, {2050, 1030, 8}, {40, 2100, 1030}};
 
 // As a step holds them: a matrix of its own, a transposed one, and some columns of a wider one.
 enum class Layout { plain, transposed, part };
@@ -78,13 +79,16 @@ TEST_CASE("a product agrees with float64 within one rounding, whatever the backe
 
 TEST_CASE("a product that is added to a float32 gradient keeps what is there", "[product]") {
   over_all([](const at::Tensor& a, const at::Tensor& b, ProductBackend backend) {
-    const at::Tensor before = at::randn({a.size(0), b.size(1)}), sum = before.clone();
-    product_add(sum, a, b, backend, 0.5);
-    const at::Tensor change = 0.5 * exact(a, b), correct = before.to(at::kDouble) + change;
     // LibTorch's product of 16-bit types is rounded before it is added; that of tiles is not.
     const bool rounded = backend == ProductBackend::native || a.size(0) == 1;
-    CHECK(distance(sum, correct) <=
-          (rounded ? allowed(change, a.scalar_type(), 2) : 0) + 1e-5 * correct.norm().item<double>());
+    for (const double scale : {1.0, 0.5}) {
+      INFO("scale " << scale);
+      const at::Tensor wider = at::randn({a.size(0), b.size(1) + 3}), sum = wider.narrow(1, 2, b.size(1));
+      const at::Tensor before = sum.clone(), change = scale * exact(a, b), correct = before.to(at::kDouble) + change;
+      product_add(sum, a, b, backend, scale);
+      CHECK(distance(sum, correct) <=
+            (rounded ? allowed(change, a.scalar_type(), 2) : 0) + 1e-5 * correct.norm().item<double>());
+    }
   });
 }
 
@@ -107,6 +111,13 @@ TEST_CASE("a processor without bfloat16 units does not use LibTorch's slow bfloa
   CHECK(default_product(at::kBFloat16, at::kCUDA) == ProductBackend::native);
   CHECK(default_product(at::kHalf, at::kCPU) == ProductBackend::float32_tiles);
   const ProductChoice choice = choose_product(at::kBFloat16, at::kCPU);
+  if (!cpu_kernels().bfloat16_units) {
+    CHECK(default_product(at::kBFloat16, at::kCPU) == ProductBackend::float32_tiles);
+    CHECK(choice.backend == ProductBackend::float32_tiles);
+  }
+  CHECK(product(at::ones({4, 0}), at::ones({0, 3}), ProductBackend::native).equal(at::zeros({4, 3})));
+  const at::Tensor none = at::ones({4, 0}).to(at::kBFloat16);
+  CHECK(product(none, none.t(), ProductBackend::float32_tiles).to(at::kFloat).equal(at::zeros({4, 4})));
   CHECK(choice.flops > 0);
   CHECK(parse_product(to_string(choice.backend)) == choice.backend);
   CHECK_FALSE(parse_product("fast").has_value());
