@@ -15,7 +15,8 @@ enum class Exit : int {
   failed = 1,        // failed while running
   usage = 2,         // wrong usage or recipe
   input = 3,         // an input file is missing or damaged
-  interrupted = 75,  // stopped by a signal after saving; run again to go on
+  interrupted = 75,  // saved and stopped on a signal; the same command (train and sft: with --resume) goes on
+  quit = 130,        // ended by a second Ctrl-C without saving
 };
 
 class Error : public std::runtime_error {

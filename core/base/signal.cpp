@@ -129,7 +129,7 @@ void handle(int number) {
         line.add("ended by a second Ctrl-C, without saving");
         line.write();
       }
-      ::_exit(130);
+      ::_exit(static_cast<int>(Exit::quit));
   }
   errno = error;
 }

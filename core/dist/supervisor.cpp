@@ -181,8 +181,8 @@ class Ranks {
     if (failed_ == nullptr) return Exit::done;
     // Before the first step a rank may be reading its weights, and is killed: nothing is lost, run again to go on.
     const bool stopped = std::all_of(all_.begin(), all_.end(), [&](const Rank& rank) { return was_stopped(rank); });
-    const bool early = std::any_of(all_.begin(), all_.end(), [](const Rank& r) { return WIFSIGNALED(*r.status); });
-    if (stopped && early) fmt::print(stderr, "stopped before the first step; run the same command again\n");
+    if (stopped && WIFSIGNALED(*all_.front().status))  // rank 0 could not say it
+      fmt::print(stderr, "stopped before the first step; run the same command again\n");
     return stopped ? Exit::interrupted : failed_->code() == Exit::interrupted ? Exit::failed : failed_->code();
   }
 

@@ -138,18 +138,24 @@ def second_interrupt(recipe: dict, out: pathlib.Path, whole: pathlib.Path, ranks
         if run.end() == 130:
             break
     assert run.process.returncode == 130 and run.said("ended by a second Ctrl-C"), run.messages.read_text()
-    assert not pathlib.Path(f"/proc/{still}").exists() or until_gone(still)
+    wait_for_end(still)
     saved = sorted(folder.glob("step-*"))
     assert saved and all((path / "state.json").exists() for path in saved), list(folder.iterdir())
     check_resumed(recipe, folder, whole, ranks)
 
 
-def until_gone(pid: int) -> bool:
+def wait_for_end(pid: int) -> None:
+    """Of a rank whose supervisor is gone; nobody may collect it."""
     end = time.monotonic() + PATIENCE
-    while pathlib.Path(f"/proc/{pid}").exists():
+    while True:
+        try:
+            state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return
+        if state in "ZX":
+            return
         assert time.monotonic() < end, f"process {pid} is still there"
         time.sleep(0.01)
-    return True
 
 
 def programs_in(folder: pathlib.Path) -> list:
