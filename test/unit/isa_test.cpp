@@ -25,7 +25,7 @@ std::string write_tokens(const std::filesystem::path& folder) {
 
 test::Outcome evaluate(const std::string& before, const std::string& after, const std::string& data) {
   return test::run_in_shell("'" LONGLORA_BINARY "' " + before + " eval-ppl " + after + " --model " + kModel +
-                            " --data '" + data + "' --context 64 --stride 0 --json -");
+                            " --data '" + data + "' --context 64 --stride 0 --dtype stored --json -");
 }
 
 }  // namespace
