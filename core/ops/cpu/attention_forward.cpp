@@ -128,10 +128,10 @@ class Forward {
     }
   }
 
-  // Probabilities of rows [row, row + rows) of the tile for n vectors of queries from vector `first`, into
-  // p_.
+  // Probabilities of rows [row, row + rows) of the tile for n vectors of queries from vector `first`, into p_. A function
+  // of its own: inlined into the loops around it, GCC 12 keeps the sums in memory (AVX2 in bfloat16: 88 GFLOP/s, not 124).
   template <int rows, int n, bool masked>
-  void scores(int64_t row, int64_t first, int64_t panel) {
+  __attribute__((noinline)) void scores(int64_t row, int64_t first, int64_t panel) {
     Vec<S> s[rows][n] = {};
     multiply<T, rows, n>(s, k_tile_ + row * shape_.units, shape_.units, q_block() + first * kLanes, kColumns,
                          shape_.depth);

@@ -19,7 +19,7 @@ namespace attention {
 #if defined(LONGLORA_ISA_avx512)
 constexpr int kVectorBytes = 64, kPanel = 4;
 #elif defined(LONGLORA_ISA_avx2)
-constexpr int kVectorBytes = 32, kPanel = 2;
+constexpr int kVectorBytes = 32, kPanel = 3;
 #else
 constexpr int kVectorBytes = 16, kPanel = 2;
 #endif
