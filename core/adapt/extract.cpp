@@ -18,6 +18,7 @@
 #include "core/io/names.h"
 #include "core/model/random_tensor.h"
 #include "core/model/tensors.h"
+#include "core/ops/product.h"
 
 namespace longlora::adapt {
 namespace {
@@ -49,7 +50,9 @@ double squared_residual(const at::Tensor& d, const Factors& f) {
   double sum = 0;
   for (int64_t first = 0; first < d.size(0); first += step) {
     const int64_t rows = std::min(step, d.size(0) - first);
-    sum += squared_norm(at::addmm(d.narrow(0, first, rows), b.narrow(0, first, rows), a, 1, -1));
+    const at::Tensor left = d.narrow(0, first, rows).clone();
+    ops::product_add(left, b.narrow(0, first, rows), a, ops::ProductBackend::native, -1);
+    sum += squared_norm(left);
   }
   return sum;
 }

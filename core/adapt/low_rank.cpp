@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/model/tensors.h"
+#include "core/ops/product.h"
 
 namespace longlora::adapt {
 namespace {
@@ -127,9 +128,9 @@ void add_low_rank(const at::Tensor& w, std::span<const WeightedLowRank> parts, i
     for (const Factors& part : factors) {
       const at::Tensor left = part.left.narrow(0, begin, some).mul(part.scale);
       if (&part == &factors.front()) {
-        at::mm_out(block, left, part.right);
+        ops::product_into(block, {{left, part.right}}, ops::ProductBackend::native);
       } else {
-        block.addmm_(left, part.right);
+        ops::product_add(block, left, part.right, ops::ProductBackend::native);
       }
     }
     for (int64_t i = begin; i < begin + some; ++i) {

@@ -12,6 +12,7 @@
 
 #include "core/base/random.h"
 #include "core/model/random_tensor.h"
+#include "core/ops/product.h"
 
 namespace longlora::adapt {
 namespace {
@@ -28,6 +29,10 @@ int64_t oversampling(int64_t rank) {
   return std::max<int64_t>(32, rank / 2);
 }
 
+at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
+  return ops::product(a, b, ops::ProductBackend::native);  // float32 or float64
+}
+
 at::Tensor orthonormal(const at::Tensor& y) {
   return std::get<0>(at::linalg_qr(y, "reduced"));
 }
@@ -36,14 +41,18 @@ at::Tensor orthonormal(const at::Tensor& y) {
 // along q again.
 at::Tensor orthonormal_beside(const at::Tensor& q, at::Tensor y) {
   if (q.size(1) == 0) return orthonormal(y);
-  for (int round = 0; round < 2; ++round) y = orthonormal(at::addmm(y, q, at::mm(q.t(), y), 1, -1));
+  for (int round = 0; round < 2; ++round) {
+    const at::Tensor beside = y.clone();
+    ops::product_add(beside, q, product(q.t(), y), ops::ProductBackend::native, -1);
+    y = orthonormal(beside);
+  }
   return y;
 }
 
 // Float32 leaves columns orthonormal to 1e-7, always to the same side; the sum of many squares would show it.
 at::Tensor polished(const at::Tensor& q) {
   const at::Tensor wide = q.to(at::kDouble);
-  const at::Tensor factor = at::linalg_cholesky(at::mm(wide.t(), wide));
+  const at::Tensor factor = at::linalg_cholesky(product(wide.t(), wide));
   return at::linalg_solve_triangular(factor, wide.t(), /*upper=*/false).t().to(at::kFloat).contiguous();
 }
 
@@ -52,10 +61,10 @@ at::Tensor more_directions(const at::Tensor& d, const at::Tensor& q, int64_t cou
                            const std::function<void()>& between) {
   at::Tensor start = at::empty({d.size(1), count}, at::kFloat);
   model::fill_normal(start, 1, seed);
-  at::Tensor y = orthonormal_beside(q, at::mm(d, start));
+  at::Tensor y = orthonormal_beside(q, product(d, start));
   for (int i = 0; i < kPowerIterations; ++i) {
     between();
-    y = orthonormal_beside(q, at::mm(d, orthonormal(at::mm(d.t(), y))));
+    y = orthonormal_beside(q, product(d, orthonormal(product(d.t(), y))));
   }
   between();
   return y;
@@ -68,7 +77,7 @@ at::Tensor gram(const at::Tensor& d, const std::function<void()>& between) {
   for (int64_t first = 0; first < d.size(1); first += step) {
     between();
     const at::Tensor part = d.narrow(1, first, std::min(step, d.size(1) - first)).to(at::kDouble);
-    g.addmm_(part, part.t());
+    ops::product_add(g, part, part.t(), ops::ProductBackend::native);
   }
   return g;
 }
@@ -98,8 +107,8 @@ TruncatedSvd assemble(const at::Tensor& basis, const at::Tensor& rows, const Eig
   const at::Tensor w = e.vectors.narrow(1, 0, rank).to(at::kFloat), s = e.values.narrow(0, 0, rank).sqrt();
   // A value of 0 has any vector for a partner: none here.
   const at::Tensor inverse = at::where(s > 1e-12 * s[0], s.reciprocal(), at::zeros_like(s)).to(at::kFloat);
-  at::Tensor u = basis.defined() ? at::mm(basis, w) : w.contiguous();
-  at::Tensor v = at::mm(rows.t(), w).mul_(inverse);
+  at::Tensor u = basis.defined() ? product(basis, w) : w.contiguous();
+  at::Tensor v = product(rows.t(), w).mul_(inverse);
   if (swapped) std::swap(u, v);
   return {u, s.contiguous(), v, !basis.defined()};
 }
@@ -142,7 +151,7 @@ TruncatedSvd truncated_svd(const at::Tensor& matrix, const SvdGoal& goal, uint64
     const uint64_t block_seed = derive_seed(seed, {static_cast<uint64_t>(q.size(1))});
     const at::Tensor block = more_directions(d, q, wanted + oversampling(wanted), block_seed, between);
     q = polished(at::cat({q, block}, 1));
-    const at::Tensor rows = at::mm(q.t(), d);
+    const at::Tensor rows = product(q.t(), d);
     const Eigen e = eigen(gram(rows, between));
     if (goal.loss == 0) return assemble(q, rows, e, most, tall);
     const int64_t good = std::min(most, q.size(1) - oversampling(wanted));  // the last of a sketch come out too small

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/ops/attention_backends.h"
+#include "core/ops/product.h"
 #include "core/ops/sum_type.h"
 
 namespace longlora::ops {
@@ -14,6 +15,11 @@ bool by_flash(const at::Tensor& q, const at::Tensor& k, AttentionBackend backend
   GroupPlan plain;
   plain.tokens = std::max(q.size(0), k.size(0));
   return backend != AttentionBackend::reference && sdpa::objection(q, plain) == nullptr;
+}
+
+// LibTorch's CPU attention multiplies 16-bit types in slow loops where the processor has no units for them (core/ops/product.h).
+bool wants_float32(const at::Tensor& q) {
+  return default_product(q.scalar_type(), q.device()) == ProductBackend::float32_tiles;
 }
 
 // KV heads as the batch: [n, Hq, D] -> [Hkv, Hq / Hkv, n, D]
@@ -53,6 +59,10 @@ at::Tensor scores(const at::Tensor& wide_q, const at::Tensor& wide_k) {
 AttentionResult attention_block_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                         AttentionBackend backend) {
   const int64_t n = q.size(0), heads = q.size(1), kv_heads = k.size(1);
+  if (by_flash(q, k, backend) && wants_float32(q)) {
+    const AttentionResult wide = attention_block_forward(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat), backend);
+    return {wide.out.to(q.scalar_type()), wide.lse};
+  }
   if (by_flash(q, k, backend) && q.is_cpu()) {
     const auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(queries(q, kv_heads), keys(k, heads),
                                                                             keys(v, heads), 0.0, /*is_causal=*/false);
@@ -80,6 +90,10 @@ void attention_block_backward(const at::Tensor& dout, const at::Tensor& q, const
                               const at::Tensor& dv, AttentionBackend backend) {
   const int64_t n = q.size(0), heads = q.size(1), kv_heads = k.size(1);
   const auto type = sum_type(q);
+  if (by_flash(q, k, backend) && wants_float32(q)) {
+    return attention_block_backward(dout.to(at::kFloat), q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat),
+                                    {joined.out.to(at::kFloat), joined.lse}, dq, dk, dv, backend);
+  }
   if (by_flash(q, k, backend) && q.is_cpu()) {
     const auto [q_grad, k_grad, v_grad] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
         queries(dout, kv_heads), queries(q, kv_heads), keys(k, heads), keys(v, heads), queries(joined.out, kv_heads),

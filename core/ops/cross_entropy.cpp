@@ -48,7 +48,9 @@ void cross_entropy(const at::Tensor& logits, const at::Tensor& targets, const at
 int64_t head_loss_chunk(const at::Tensor& hidden, int64_t vocab) {
   constexpr int64_t kGpuTokens = 2048, kCpuBytes = int64_t{64} << 20;
   const int64_t row_bytes = vocab * static_cast<int64_t>(hidden.element_size());
-  return std::clamp<int64_t>(hidden.is_cuda() ? kGpuTokens : kCpuBytes / row_bytes, 1, hidden.size(0));
+  int64_t tokens = hidden.is_cuda() ? kGpuTokens : kCpuBytes / row_bytes;
+  if (tokens > kProductTile) tokens -= tokens % kProductTile;  // else the head is converted once more for a few rows
+  return std::clamp<int64_t>(tokens, 1, hidden.size(0));
 }
 
 HeadLoss head_loss(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets, ProductBackend backend,

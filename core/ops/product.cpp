@@ -10,10 +10,6 @@ namespace {
 
 constexpr const char* kNames[] = {"native", "float32-tiles"};
 
-// Rows and columns of a tile of the result, and how much of the sum is taken at once. An operand's element is converted once
-// for 512 or more multiplications with it, which is a few percent of their time; three float32 tiles are 8 MiB.
-constexpr int64_t kTileRows = 1024, kTileColumns = 1024, kTileDepth = 1024;
-
 bool is_16_bit(at::ScalarType type) {
   return type == at::kBFloat16 || type == at::kHalf;
 }
@@ -46,8 +42,8 @@ int64_t deepest(std::initializer_list<Factors> factors) {
 // out = scale * sum_i a_i b_i + bias, or with `add` on top of what is there.
 void in_tiles(const at::Tensor& out, std::initializer_list<Factors> factors, const at::Tensor& bias, bool add,
               double scale) {
-  const int64_t m = out.size(0), n = out.size(1), depth = std::min(kTileDepth, deepest(factors));
-  const int64_t rows = std::min(kTileRows, m), columns = std::min(kTileColumns, n);
+  const int64_t m = out.size(0), n = out.size(1), depth = std::min(kProductTile, deepest(factors));
+  const int64_t rows = std::min(kProductTile, m), columns = std::min(kProductTile, n);
   const bool in_place = out.scalar_type() == at::kFloat && scale == 1;
   const bool kept = factors.size() == 1 && factors.begin()->a.size(1) <= depth;  // one tile of b serves all rows
   const TileMemory a_memory(rows * depth), b_memory(depth * columns), sums(in_place ? 0 : rows * columns);
@@ -86,15 +82,24 @@ void in_tiles(const at::Tensor& out, std::initializer_list<Factors> factors, con
   }
 }
 
-// Tiles serve 16-bit types on the CPU. A single row goes to LibTorch's matrix-vector product, which reads each weight once.
+// Tiles serve 16-bit types on the CPU.
 bool takes_tiles(const at::Tensor& a, ProductBackend backend) {
-  return backend == ProductBackend::float32_tiles && a.is_cpu() && is_16_bit(a.scalar_type()) && a.size(0) > 1;
+  return backend == ProductBackend::float32_tiles && a.is_cpu() && is_16_bit(a.scalar_type());
+}
+
+// One token: LibTorch's matrix-vector product reads each weight once, in any dtype. Not for gradients, which are float32.
+bool is_vector(const at::Tensor& a) {
+  return a.size(0) == 1;
 }
 
 }  // namespace
 
 const char* to_string(ProductBackend backend) {
   return kNames[static_cast<size_t>(backend)];
+}
+
+const char* in_words(ProductBackend backend) {
+  return backend == ProductBackend::native ? "LibTorch's products" : "products in float32 tiles";
 }
 
 std::optional<ProductBackend> parse_product(const std::string& name) {
@@ -110,7 +115,8 @@ ProductBackend default_product(at::ScalarType type, const at::Device& device) {
 
 void product_into(const at::Tensor& out, std::initializer_list<Factors> factors, ProductBackend backend,
                   const at::Tensor& bias) {
-  if (takes_tiles(factors.begin()->a, backend)) return in_tiles(out, factors, bias, false, 1);
+  if (takes_tiles(factors.begin()->a, backend) && !is_vector(factors.begin()->a))
+    return in_tiles(out, factors, bias, false, 1);
   at::Tensor to = out;
   const Factors* f = factors.begin();
   if (bias.defined())
@@ -121,7 +127,7 @@ void product_into(const at::Tensor& out, std::initializer_list<Factors> factors,
 }
 
 at::Tensor product(const at::Tensor& a, const at::Tensor& b, ProductBackend backend) {
-  if (!takes_tiles(a, backend)) return at::mm(a, b);
+  if (!takes_tiles(a, backend) || is_vector(a)) return at::mm(a, b);
   at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options());
   in_tiles(out, {{a, b}}, {}, false, 1);
   return out;

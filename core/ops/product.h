@@ -1,11 +1,10 @@
-// The matrix product of the program: linear layers, LoRA, the head, extraction all come here.
+// The matrix product of the program: linear layers, LoRA, the head, merging and extraction all come here.
 //
 //   out = sum_i a_i b_i + bias     a_i [m, k_i], b_i [k_i, n], bias [n]
 //
 // x W^T, dy W and dy^T x are the same operation on transposed views. GPUs, float32 and float64 take LibTorch's product. So
 // does a 16-bit type on a processor that multiplies it (AVX-512 BF16, AMX). On other processors LibTorch falls back to slow
-// loops (0.4 to 10 GFLOP/s measured on two AVX2 cores, 60 in float32). There, tiles of the operands are converted to float32
-// in cache, multiplied and summed in float32, and each element of the result is rounded once. No matrix is ever there as a
+// loops (docs/decisions.md has figures). There, tiles of the operands are converted to float32, multiplied and summed in float32, and each element of the result is rounded once. No matrix is ever there as a
 // whole in float32.
 #pragma once
 #include <ATen/ATen.h>
@@ -16,12 +15,18 @@
 
 namespace longlora::ops {
 
+// Rows and columns of a float32 tile of the result, and how much of the sum is taken at once. In a large product an element is
+// converted once for so many multiplications with it, which is a few percent of their time. Three tiles are 12 MiB.
+constexpr int64_t kProductTile = 1024;
+
 enum class ProductBackend {
   native,        // LibTorch's product of the dtype itself
   float32_tiles  // 16-bit operands, converted to float32 tile by tile
 };
 
 [[nodiscard]] const char* to_string(ProductBackend backend);
+// For messages: "LibTorch's products", "products in float32 tiles".
+[[nodiscard]] const char* in_words(ProductBackend backend);
 // Empty for an unknown name.
 [[nodiscard]] std::optional<ProductBackend> parse_product(const std::string& name);
 
