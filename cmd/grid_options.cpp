@@ -84,13 +84,23 @@ void print_table(const eval::GridTable& table) {
   fmt::print("{}\n", line);
 }
 
+// A grid that goes on computes as it began, whatever is fastest now. Empty: none has begun, or another dtype is asked for.
+std::optional<model::Compute> begun_with(const fs::path& settings, const std::string& asked) {
+  if (!fs::exists(settings)) return std::nullopt;
+  const ordered_json run = io::read_json(settings).value("run", ordered_json::object());
+  const std::string dtype = run.value("dtype", ""), products = run.value("products", "");
+  const auto backend = ops::parse_product(products);
+  if (!backend || (asked != "auto" && asked != dtype)) return std::nullopt;
+  return model::Compute{model::parse_dtype(dtype), {*backend, 0}};
+}
+
 bool depths_named(const GridArguments& arguments, const eval::Task& task) {  // or drawn by the task
   return task.takes_depth && !arguments.grid.depths.empty();
 }
 
 ordered_json results_json(const GridArguments& arguments, const eval::Task& task,
                           std::span<const eval::CellResult> results, const eval::GridTable& table,
-                          const std::string& device) {
+                          const model::Llama& llama) {
   ordered_json cells = ordered_json::array(), lengths = ordered_json::array();
   for (const eval::CellResult& r : results) {
     cells.push_back({{"context_length", r.cell.length},
@@ -114,7 +124,9 @@ ordered_json results_json(const GridArguments& arguments, const eval::Task& task
           {"depths", depths_named(arguments, task) ? ordered_json(arguments.grid.depths) : ordered_json()},
           {"lengths", lengths},
           {"results", cells},
-          {"device", device}};
+          {"dtype", model::name_of(llama.dtype())},
+          {"products", ops::to_string(llama.product())},
+          {"device", model::describe_device(llama.device())}};
 }
 
 }  // namespace
@@ -204,16 +216,10 @@ eval::Haystack open_haystack(const GridArguments& arguments, const std::string& 
 
 Exit run_grid_verb(GridArguments& arguments, const std::function<eval::Task(const eval::PromptEncoder&)>& make) {
   eval::GridOptions& grid = arguments.grid;
-  if (const fs::path begun = grid.out / "settings.json";
-      !grid.out.empty() && arguments.model.dtype == "auto" && fs::exists(begun)) {
-    // A grid that goes on computes as it began, whatever is fastest now.
-    const ordered_json settings = io::read_json(begun);
-    arguments.model.dtype = settings.value(ordered_json::json_pointer("/run/dtype"), "auto");
-  }
+  if (!grid.out.empty()) arguments.model.compute = begun_with(grid.out / "settings.json", arguments.model.dtype);
   const adapt::OpenedModel opened = adapt::open_model(arguments.model);
   if (opened.tokenizer == nullptr)
     input_error("{}: has no tokenizer (tokenizer.model or tokenizer.json)", arguments.model.model.string());
-  const std::string device = model::describe_device(opened.llama->device());
   grid.model_name = model_name(arguments.model);
   grid.settings = model_identity(arguments.model, *opened.llama);
   grid.settings["tokenizer"] = opened.tokenizer->fingerprint();
@@ -229,8 +235,8 @@ Exit run_grid_verb(GridArguments& arguments, const std::function<eval::Task(cons
   const std::vector<eval::CellResult> results = eval::run_grid(*opened.llama, opened.tokenizer, task, grid);
 
   const eval::GridTable table = eval::tabulate(results);
-  const std::string json =
-      results_json(arguments, task, results, table, device).dump(2, ' ', false, ordered_json::error_handler_t::replace);
+  const std::string json = results_json(arguments, task, results, table, *opened.llama)
+                               .dump(2, ' ', false, ordered_json::error_handler_t::replace);
   if (arguments.json != "-") print_table(table);
   if (!grid.out.empty()) {
     write_file_atomically(grid.out / "results.json", json + "\n");

@@ -94,11 +94,12 @@ OpenedModel open_model(const OpenOptions& options) {
   const model::Config config = options.rope.empty() ? adapted.config : with_rope(adapted.config, options.rope);
   const auto tokenizer = open_tokenizer(options.model, config);
   const at::Device device = model::open_device(options.device);
-  OpenedModel opened{.compute = model::choose_compute(options.dtype, config.dtype, device,
-                                                      [&](at::ScalarType type) { return holds(device, config, type); }),
-                     .llama = nullptr,
-                     .tokenizer = nullptr,
-                     .stop = {}};
+  const auto fits = [&](at::ScalarType type) { return holds(device, config, type); };
+  OpenedModel opened{
+      .compute = options.compute ? *options.compute : model::choose_compute(options.dtype, config.dtype, device, fits),
+      .llama = nullptr,
+      .tokenizer = nullptr,
+      .stop = {}};
   log::info("{}; computing in {}", model::describe_device(device), model::describe(opened.compute));
   opened.llama = std::make_unique<model::Llama>(model::load_llama(weights, config, opened.compute.dtype, device));
   opened.llama->set_product(opened.compute.product.backend);

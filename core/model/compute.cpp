@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "core/base/error.h"
+#include "core/base/log.h"
 
 namespace longlora::model {
 namespace {
@@ -14,7 +15,10 @@ Compute fastest(const at::Device& device, const std::function<bool(at::ScalarTyp
   const Compute narrow = {at::kBFloat16, ops::choose_product(at::kBFloat16, device)};
   if (!device.is_cpu()) return narrow;
   const Compute wide = {at::kFloat, ops::choose_product(at::kFloat, device)};
-  return faster_dtype(narrow.product, wide.product) == at::kBFloat16 || !fits(at::kFloat) ? narrow : wide;
+  if (faster_dtype(narrow.product, wide.product) == at::kBFloat16) return narrow;
+  if (fits(at::kFloat)) return wide;
+  log::info("float32 would be at least as fast here, but the model does not fit in memory in it: auto is bfloat16");
+  return narrow;
 }
 
 }  // namespace
@@ -35,8 +39,7 @@ Compute choose_compute(const std::string& asked, const std::string& stored, cons
 }
 
 std::string describe(const Compute& compute) {
-  std::string text = name_of(compute.dtype);
-  if (compute.product.backend == ops::ProductBackend::float32_tiles) text += ", products in float32 tiles";
+  std::string text = fmt::format("{}, {}", name_of(compute.dtype), ops::in_words(compute.product.backend));
   if (compute.product.flops > 0) text += fmt::format(" ({:.0f} GFLOP/s measured)", compute.product.flops / 1e9);
   return text;
 }
@@ -51,7 +54,9 @@ Compute compute_of_text(const std::string& text) {
   const auto backend = ops::parse_product(text.substr(first + 1, second - first - 1));
   double flops = 0;
   if (second != text.npos) std::from_chars(text.data() + second + 1, text.data() + text.size(), flops);
-  if (!backend) input_error("'{}': names no way to compute that this program knows", text);
+  if (!backend)
+    input_error("state.json: compute is '{}', which this version does not know; resume with the version that wrote it",
+                text);
   return {parse_dtype(text.substr(0, first)), {*backend, flops}};
 }
 

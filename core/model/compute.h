@@ -28,7 +28,7 @@ struct Compute {
 // The dtype that "stored" stands for; float64 is computed in float32.
 [[nodiscard]] at::ScalarType stored_dtype(const std::string& name);
 
-// "bfloat16, products in float32 tiles (58 GFLOP/s)"
+// "bfloat16, products in float32 tiles (58 GFLOP/s measured)"
 [[nodiscard]] std::string describe(const Compute& compute);
 
 // One line for another rank or a checkpoint, and back. Exit 3 for a text that is none.

@@ -179,15 +179,17 @@ model::Compute choose_compute(const Setup& setup, int64_t available, int64_t ran
   const std::string& asked = recipe.model.dtype;
   if (!resumed.empty()) {
     model::Compute kept = model::compute_of_text(resumed);
-    if (asked == "auto" || asked == "stored" || asked == model::name_of(kept.dtype)) {
-      if (!setup.device.is_cpu()) return kept;
+    const at::ScalarType stored = model::stored_dtype(setup.extension.config.dtype);
+    if (asked == "auto" || (asked == "stored" ? stored : model::parse_dtype(asked)) == kept.dtype) {
+      if (!setup.device.is_cpu()) return {kept.dtype, ops::choose_product(kept.dtype, setup.device)};
       const ops::ProductChoice best = ops::choose_product(kept.dtype, setup.device);
       kept.product.flops = ops::product_rate(setup.device, kept.dtype, kept.product.backend);
       if (4 * kept.product.flops < best.flops) {
         log::warn(
-            "the run was begun on another processor, where products were {}; here {} would be {:.0f} times as fast. A "
-            "resumed run keeps its bits; a new one on its adapter (model.adapter) computes as is fastest here",
-            ops::to_string(kept.product.backend), ops::to_string(best.backend), best.flops / kept.product.flops);
+            "the run was begun on another processor, with {}; {} would be {:.0f} times as fast here. A resumed run "
+            "keeps "
+            "its bits; a new run on its adapter (model.adapter) computes as is fastest here",
+            ops::in_words(kept.product.backend), ops::in_words(best.backend), best.flops / kept.product.flops);
       }
       return kept;
     }

@@ -64,6 +64,25 @@ def compare(name: str, recipe: dict, out: pathlib.Path, weights: str, stop_after
     assert run(recipe, whole, "--resume") == 2, f"{name}: a finished run was resumed"
 
 
+def resume_keeps_how_it_computed(recipe: dict, out: pathlib.Path) -> None:
+    """A resumed run goes on in the dtype and with the products that it began with, whatever this machine would choose now."""
+    init, parts = out / "init-float32", out / "computed"
+    write_tiny_model(init, torch_dtype="float32")
+    recipe = {**recipe, "model": {"init": str(init), "dtype": "bfloat16"}}
+    assert stopped(recipe, parts, 8) == 75
+    for state in parts.glob("step-*/state.json"):
+        text = state.read_text()
+        other = text.replace("bfloat16 native", "@").replace("bfloat16 float32-tiles", "bfloat16 native")
+        state.write_text(other.replace("@", "bfloat16 float32-tiles"))
+        began = json.loads(state.read_text())["compute"].rsplit(" ", 1)[0]
+    for dtype in ("float32", "stored"):
+        different = {**recipe, "model": {**recipe["model"], "dtype": dtype}}
+        assert run(different, parts, "--resume") == 2, f"resumed as {dtype}"
+    assert run({**recipe, "model": {**recipe["model"], "dtype": "auto"}}, parts, "--resume") == 0
+    newest = max(parts.glob("step-*"), key=lambda folder: int(folder.name.removeprefix("step-")))
+    assert json.loads((newest / "state.json").read_text())["compute"].rsplit(" ", 1)[0] == began
+
+
 def kill_often(recipe: dict, whole: pathlib.Path, parts: pathlib.Path, weights: str, seed: int) -> None:
     """SIGKILL at random moments, in the middle of a step or of a checkpoint, until the run has come to its end."""
     moments = random.Random(seed)
@@ -138,6 +157,7 @@ def main() -> None:
                 "attention": {"finish": 0.5}, "optimizer": {"lr": 1e-3}, "schedule": schedule,
                 "checkpoint": {"dir": "@DIR@", "every_steps": 9}}
         compare("lora", lora, out, "adapter_model.safetensors", 25)
+        resume_keeps_how_it_computed(base, out)
         kill_often(lora, out / "lora-whole", out / "lora-killed", "adapter_model.safetensors", random.randrange(10**6))
         fill_disk(lora, out / "lora-whole", out / "lora-full-disk", "adapter_model.safetensors")
     print("resume: passed")
