@@ -48,6 +48,7 @@ struct Machine {
   int64_t gpus, nodes;
   bool measured;  // this machine's CPU
   [[nodiscard]] int64_t ranks() const { return gpus * nodes; }
+  [[nodiscard]] const char* unit() const { return measured ? "rank" : "GPU"; }
   [[nodiscard]] int64_t memory() const {
     return measured ? gpu.memory / gpus : static_cast<int64_t>(train::kUsable * static_cast<double>(gpu.memory));
   }
@@ -138,7 +139,7 @@ nlohmann::ordered_json json_of(const StepCost& c) {
 
 void print_memory(const SpreadPlan& planned, const Machine& machine, const std::vector<std::string>& ways) {
   const MemoryPlan& m = planned.memory;
-  fmt::print("\nmemory of a {}\n", machine.measured ? "rank" : "GPU");
+  fmt::print("\nmemory of a {}\n", machine.unit());
   const auto row = [](const char* what, int64_t n, const std::string& note) {
     fmt::print("  {:<22} {:>10}  {}\n", what, bytes(n), note);
   };
@@ -149,8 +150,15 @@ void print_memory(const SpreadPlan& planned, const Machine& machine, const std::
   row("total", m.total(),
       fmt::format("of {} that can be used: {}", bytes(machine.memory()), m.fits ? "fits" : "DOES NOT FIT"));
   if (m.fits) return;
-  fmt::print("  {}\n", ways.empty() ? "no single key makes it fit: more GPUs, larger ones, or a shorter context.length"
-                                    : fmt::format("would fit with: {}", fmt::join(ways, ", or ")));
+  const char* no_way = machine.measured
+                           ? "no single key makes it fit: more memory, or a shorter context.length"
+                           : "no single key makes it fit: more GPUs, larger ones, or a shorter context.length";
+  fmt::print("  {}\n", ways.empty() ? no_way : fmt::format("would fit with: {}", fmt::join(ways, ", or ")));
+}
+
+std::string flop(double count) {
+  if (count >= 1e12 || count == 0) return fmt::format("{:.0f} TFLOP", count / 1e12);
+  return fmt::format("{:.2g} {}FLOP", count < 1e9 ? count / 1e6 : count / 1e9, count < 1e9 ? 'M' : 'G');
 }
 
 void print_cost(const StepCost& c, const char* title) {
@@ -158,11 +166,10 @@ void print_cost(const StepCost& c, const char* title) {
   const auto row = [&](const char* what, double seconds, const std::string& note) {
     fmt::print("  {:<22} {:>9.3f} s  {:>3.0f}%  {}\n", what, seconds, 100 * seconds / c.seconds, note);
   };
-  const double micro = static_cast<double>(c.micro_batches) / 1e12;
+  const double micro = static_cast<double>(c.micro_batches);
   row("matrix products", c.products,
-      fmt::format("{:.0f} TFLOP, {:.0f} of them computed again", c.flops.products() * micro,
-                  c.flops.recompute * micro));
-  row("attention", c.attention, fmt::format("{:.0f} TFLOP", c.flops.attention() * micro));
+      fmt::format("{}, {} of them computed again", flop(c.flops.products() * micro), flop(c.flops.recompute * micro)));
+  row("attention", c.attention, flop(c.flops.attention() * micro));
   row("norms, RoPE, SwiGLU", c.elementwise, "by memory bandwidth");
   row("optimizer", c.optimizer, "");
   const bool by_unit = c.sent.gradients > 0 && c.gradients == 0;  // tune.mode full, the model split
@@ -193,7 +200,8 @@ Exit run(const cxxopts::ParseResult& arguments) {
   recipe.context.length = extension.length;
   const Machine machine = machine_of(arguments, config, recipe);
   const int64_t ranks = machine.ranks(), sequence = recipe.parallel.sequence;
-  if (ranks % sequence != 0) usage_error("parallel.sequence {}: does not divide the {} GPUs", sequence, ranks);
+  if (ranks % sequence != 0)
+    usage_error("parallel.sequence {}: does not divide the {} {}s", sequence, ranks, machine.unit());
   train::check_sequence(recipe, config);
   if (recipe.memory.offload != "none") usage_error("plan: memory.offload {}: cannot be planned", recipe.memory.offload);
 
@@ -213,14 +221,16 @@ Exit run(const cxxopts::ParseResult& arguments) {
   const int64_t idle = std::max<int64_t>(0, ranks / sequence - recipe.batch.sequences) * sequence;
 
   if (json != "-") {
-    fmt::print("{} x {}{}: {} parameters, {} trained; {} tokens, {}\n", ranks, machine.gpu.title,
+    fmt::print("{} x {}{}: {} parameters, {} trained; {} tokens, {}, in {}\n", ranks, machine.gpu.title,
                machine.nodes > 1 ? fmt::format(" on {} nodes", machine.nodes) : "",
                format_count(static_cast<double>(counts.all())), format_count(static_cast<double>(counts.trained)),
-               recipe.context.length, group > 0 ? fmt::format("S2 groups of {}", group) : "full attention");
+               recipe.context.length, group > 0 ? fmt::format("S2 groups of {}", group) : "full attention",
+               recipe.model.dtype);
     fmt::print("{} rows a step, {} a row; micro-batches of {}, {} of them a step; shard: {}\n", recipe.batch.sequences,
-               sequence == 1 ? "1 GPU" : fmt::format("{} GPUs", sequence), recipe.batch.micro, cost.micro_batches,
-               train::to_string(planned.spread.shard));
-    if (idle > 0) fmt::print("{} GPUs have nothing to do: more batch.sequences or parallel.sequence\n", idle);
+               fmt::format("{} {}{}", sequence, machine.unit(), sequence == 1 ? "" : "s"), recipe.batch.micro,
+               cost.micro_batches, train::to_string(planned.spread.shard));
+    if (idle > 0)
+      fmt::print("{} {}s have nothing to do: more batch.sequences or parallel.sequence\n", idle, machine.unit());
     print_memory(planned, machine, ways);
     print_cost(cost, group > 0 ? "time of a step with S2-Attn" : "time of a step");
     if (finish > 0) print_cost(full, "time of a step with full attention (attention.finish)");
@@ -270,7 +280,8 @@ Verb plan_verb() {
           "memory by component and time per step, before anything is allocated",
           "RECIPE [key=value ...]",
           "Needs neither a GPU nor the weights: the model's config.json, or --shape where its folder is not there.\n"
-          "Times are estimates from published rates of the GPUs; how they are made: docs/plan.md.\n\n"
+          "Times are estimates from published rates of the GPUs, or with --gpu cpu from this machine's measured\n"
+          "rates; how they are made: docs/plan.md.\n\n"
           "  longlora plan longlora-7b-32k --shape llama-2-7b --gpu a100-80 --gpus 8\n"
           "  longlora plan my.json context.length=262144 parallel.sequence=8 --gpu h200 --nodes 2",
           [](cxxopts::Options& options) {

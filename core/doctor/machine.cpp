@@ -63,9 +63,10 @@ int open_unnamed(const fs::path& folder) {
 void add_products(Section& section, const ops::ProductChoice& bfloat16, const ops::ProductChoice& float32,
                   int threads) {
   const bool tiles = bfloat16.backend == ops::ProductBackend::float32_tiles;
+  const char* why = ops::cpu_kernels().bfloat16_units ? "" : ": there are no bfloat16 units";
   const std::string value =
-      fmt::format("{:.0f} GFLOP/s in bfloat16{}, {:.0f} in float32; model.dtype \"auto\" is {} here",
-                  bfloat16.flops / 1e9, tiles ? " (converted to float32 in tiles: there are no bfloat16 units)" : "",
+      fmt::format("{:.0f} GFLOP/s in bfloat16{}, {:.0f} in float32; model.dtype \"auto\" is {} on this CPU",
+                  bfloat16.flops / 1e9, tiles ? fmt::format(" (converted to float32 in tiles{})", why) : "",
                   float32.flops / 1e9, model::name_of(model::faster_dtype(bfloat16, float32)));
   constexpr double kSlow = 8e9;  // of a core; a core with AVX2 alone reaches 30 to 60
   if (std::max(bfloat16.flops, float32.flops) < kSlow * threads) {

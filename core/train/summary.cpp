@@ -57,8 +57,9 @@ std::string time_line(const Setup& setup, int64_t done, const dist::Launch& laun
   const StepCost first = cost_of(setup.grouped(done) ? setup.group() : 0);
   const double seconds = (grouped > 0 ? static_cast<double>(grouped) * cost_of(setup.group()).seconds : 0) +
                          (full > 0 ? static_cast<double>(full) * cost_of(0).seconds : 0);
-  return fmt::format("about {} for {} steps: {:.2g} s and {} tokens/s each, by this machine's measured rates",
-                     format_duration(seconds), grouped + full, first.seconds, format_count(first.tokens_per_s));
+  const std::string each = first.seconds < 10 ? fmt::format("{:.2g} s", first.seconds) : format_duration(first.seconds);
+  return fmt::format("about {} for {} steps: {} and {} tokens/s each, by this machine's measured rates",
+                     format_duration(seconds), grouped + full, each, format_count(first.tokens_per_s));
 }
 
 }  // namespace
