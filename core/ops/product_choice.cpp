@@ -37,8 +37,13 @@ double small_rate(at::ScalarType type, ProductBackend backend) {
 double product_rate(const at::Device& device, at::ScalarType type, ProductBackend backend) {
   if (!device.is_cpu()) return measured(device, type, backend, 8192, 8192, 0.3);
   constexpr double kTooSlow = 3e9;  // a larger measurement would take a second and more
-  const double rate = small_rate(type, backend);
-  return rate < kTooSlow ? rate : measured(device, type, backend, 512, 1024, 0.08);
+  // Only LibTorch's slow loops are tried on a small product first: beside a busy process any small product that threads share
+  // may look that slow.
+  if (backend == ProductBackend::native && default_product(type, device) != ProductBackend::native) {
+    const double rate = small_rate(type, backend);
+    if (rate < kTooSlow) return rate;
+  }
+  return measured(device, type, backend, 512, 1024, 0.08);
 }
 
 ProductChoice choose_product(at::ScalarType type, const at::Device& device) {
