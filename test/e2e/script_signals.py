@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Scripts that are stopped take what they started with them: those in Python (scripts/children.py) also a program that is just
-being started, those in bash (run_child of scripts/toolchain.sh) also what the program started. A program that crashed in a demo was
+being started, those in bash (run_child of scripts/toolchain.sh, scripts/build) also what the program started. A program that crashed in a demo was
 not stopped. Over stand-ins for the programs; and scripts/test takes --full and --isa in either order."""
 import os
 import pathlib
@@ -105,6 +105,18 @@ def in_bash(out: pathlib.Path) -> None:
             assert code == 128 + number, (command, number, code)
 
 
+def in_a_build(out: pathlib.Path) -> None:
+    """By the real CMake and ninja."""
+    clone = out / "clone"
+    (clone / "scripts").mkdir(parents=True)
+    for file in ("scripts/build", "scripts/toolchain.sh", "CMakePresets.json"):
+        shutil.copy(ROOT / file, clone / file)
+    (clone / "CMakeLists.txt").write_text("cmake_minimum_required(VERSION 3.25)\nproject(waits LANGUAGES NONE)\n"
+                                          f"add_custom_target(waits ALL {out / 'scripts/build'})\n")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        assert stopped(out, [clone / "scripts/build"], number) != 0
+
+
 def in_a_demo() -> None:
     def end_of(program: str) -> object:
         try:
@@ -146,6 +158,7 @@ def main() -> None:
         (out / "scripts/build").chmod(0o755)
         in_python(out)
         in_bash(out)
+        in_a_build(out)
         options_of_the_tests(out)
     print("script signals: what scripts started ends with them; a crash is no stop; scripts/test takes its options in any order")
 
