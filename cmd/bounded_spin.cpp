@@ -4,7 +4,7 @@
 //
 // libgomp reads GOMP_SPINCOUNT once, in its ELF constructor, long before main. The entries of .preinit_array run before
 // any library's constructor; from there the program starts itself once more with the variable. That costs what loading
-// costs, 14 ms; from main it would cost LibTorch's start as well, 170 ms.
+// costs, 20 ms; from main it would cost LibTorch's start as well, 170 ms.
 #include <sys/auxv.h>
 #include <unistd.h>
 
@@ -19,7 +19,7 @@ bool names(const char* variable, const char* name) {
   return *variable == '=';
 }
 
-// Where anything is in the way the program simply goes on with libgomp's bound.
+// If this fails, the program simply goes on with libgomp's bound.
 __attribute__((no_sanitize("address", "undefined"))) void start_again_with_a_bound(int, char** argv,
                                                                                    char** environment) {
   constexpr size_t kMost = 4096;

@@ -5,6 +5,7 @@
 #include "cmd/rank_options.h"
 #include "cmd/verb.h"
 #include "core/base/file.h"
+#include "core/base/signal.h"
 #include "core/doctor/gpu.h"
 #include "core/doctor/kernels.h"
 #include "core/doctor/links.h"
@@ -34,6 +35,7 @@ Exit examine(const cxxopts::ParseResult& arguments, dist::Job& job) {
   if (!fs::is_directory(folder)) usage_error("doctor: --dir {}: no such folder", folder);
   std::vector<doctor::Section> sections;
   const auto show = [&](doctor::Section section) {
+    leave_if_stopped();
     if (!json || json != "-") fmt::print("{}{}", sections.empty() ? "" : "\n", doctor::to_text(section));
     std::fflush(stdout);
     sections.push_back(std::move(section));
@@ -45,6 +47,7 @@ Exit examine(const cxxopts::ParseResult& arguments, dist::Job& job) {
     if (arguments.count("kernels") > 0) show(doctor::examine_kernels(device));
   }
   if (!job.launch().alone()) {
+    job.claim_gpu(device);
     job.open_group(1, device);
     doctor::Section links = doctor::examine_links(job, device);
     if (job.first()) show(std::move(links));

@@ -74,6 +74,9 @@ class Chat {
       if (!line) break;
       attempt([&] { take(*line); });
     }
+    // A Ctrl-C at the prompt of a terminal leaves, like /quit.
+    if (!left_ && stop_requested() && (!terminal_ || stop_signal() != SIGINT))
+      throw Stopped("stopped; what came after was not answered");
     return Exit::done;
   }
 

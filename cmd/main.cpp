@@ -59,8 +59,8 @@ void print_overview(const std::vector<Verb>& table) {
   fmt::print(
       "\n'longlora help VERB' shows the options of a verb; 'longlora --version' the version.\n"
       "'--isa baseline|avx2|avx512' makes any verb compute as on a processor that has no more.\n"
-      "exit codes: 0 done, 1 failed while running, 2 wrong usage or recipe, 3 an input file is missing or "
-      "damaged,\n            75 saved and stopped on a signal (run the same command with --resume),\n"
+      "exit codes: 0 done, 1 failed while running, 2 wrong usage or recipe, 3 an input file is missing or damaged,\n"
+      "            75 saved and stopped on a signal; the same command (train and sft: with --resume) goes on,\n"
       "            130 ended by a second Ctrl-C without saving\n");
 }
 

@@ -1,5 +1,5 @@
-"""Runs the programs that a script starts, and ends with them: SIGINT, SIGTERM and SIGHUP to the script go on to the program,
-which saves and ends; the script waits for it and then ends too. `install()` once, at the script's start."""
+"""Runs the programs that a script starts, and ends with them: SIGINT, SIGTERM, SIGHUP and SIGUSR1 to the script go on to the
+program, which saves and ends; the script waits for it and then ends too. `install()` once, at the script's start."""
 from __future__ import annotations
 
 import contextlib
@@ -8,7 +8,10 @@ import signal
 import subprocess
 from collections.abc import Iterator
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
 _running: list[tuple[subprocess.Popen, bool]] = []
+_starting = False
 _received: list[int] = []
 
 
@@ -21,15 +24,19 @@ class Stopped(SystemExit):
 
 def _pass_on(number: int, _) -> None:
     _received.append(number)
-    if not _running:
+    if not _running and not _starting:
         raise Stopped
     for process, group in list(_running):
-        with contextlib.suppress(ProcessLookupError):  # it has just ended
-            os.killpg(process.pid, number) if group else process.send_signal(number)
+        _send(process, group, number)
+
+
+def _send(process: subprocess.Popen, group: bool, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
+        os.killpg(process.pid, number) if group else process.send_signal(number)
 
 
 def install() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in STOPPING:
         if signal.getsignal(number) != signal.SIG_IGN:  # by nohup
             signal.signal(number, _pass_on)
 
@@ -38,11 +45,18 @@ def install() -> None:
 def started(command: list, group: bool = False, **options) -> Iterator[subprocess.Popen]:
     """The program while it runs. `group`: it is a script whose own children get the signals too. Raises Stopped where a signal
     came and the program did not come to its end."""
+    global _starting
     if _received:
         raise Stopped
-    process = subprocess.Popen(command, start_new_session=group, **options)
-    _running.append((process, group))
+    _starting = True  # what comes before the program is known waits for it
     try:
+        process = subprocess.Popen(command, start_new_session=group, **options)
+        _running.append((process, group))
+    finally:
+        _starting = False
+    try:
+        for number in list(_received):  # twice where it came just now, which changes nothing for the program
+            _send(process, group, number)
         yield process
         process.wait()
     finally:

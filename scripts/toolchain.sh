@@ -1,6 +1,35 @@
 # shellcheck shell=bash
-# Finds the tools that meet the project's minimum versions; sourced by scripts/setup, scripts/build and the checks.
-# Nothing here installs anything. Each function prints what it found, or nothing (and fails).
+# What scripts/setup, scripts/build and the checks share: finding the tools that meet the project's minimum versions, and running
+# what takes long. Nothing here installs anything. Each find_ function prints what it found, or nothing (and fails).
+
+# Runs a command or a function and returns its status. SIGINT, SIGTERM, SIGHUP and SIGUSR1 go on to all that it started, as one
+# process group; when that has ended, the script ends with 128 + the signal's number. By itself bash dies of a signal while it
+# waits for a program, which runs on. Call it from the script itself: a subshell gets none of the signals.
+run_child() { # COMMAND ...
+  local child="" status stopped="" heard=1 name tries
+  for name in HUP INT USR1 TERM; do
+    # shellcheck disable=SC2064
+    trap "heard=1 stopped=\${stopped:-$name}; kill -$name -- \${child:+-\$child} 2>/dev/null || :" "$name"
+  done
+  set -m # a process group of its own, and SIGINT is not ignored in it
+  "$@" </dev/null &
+  child=$!
+  set +m
+  [ -z "$stopped" ] || kill "-$stopped" -- "-$child" 2>/dev/null || : # it came before the child was known
+  while [ "$heard" ]; do
+    heard=
+    status=0
+    wait "$child" || status=$? # ends early when a signal is heard
+  done
+  trap - HUP INT USR1 TERM
+  [ "$stopped" ] || return "$status"
+  for ((tries = 0; tries < 100; ++tries)); do # what it started may still be ending
+    kill -0 -- "-$child" 2>/dev/null || break
+    sleep 0.1
+  done
+  kill -KILL -- "-$child" 2>/dev/null || :
+  exit $((128 + $(kill -l "$stopped")))
+}
 
 version_at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 

@@ -8,6 +8,7 @@
 
 #include "core/adapt/adapted_config.h"
 #include "core/base/error.h"
+#include "core/base/signal.h"
 #include "core/io/context_record.h"
 #include "core/io/names.h"
 #include "core/model/tensors.h"
@@ -94,6 +95,7 @@ PortableReport write_portable(const MergeOptions& options) {
     if (!name.ends_with(".weight")) continue;
     const std::string module = io::module_of(name);
     if (!targets.contains(io::last_part(module))) continue;
+    leave_if_stopped();
     const auto found = sorted.served.find(module);
     const Parts parts = found == sorted.served.end() ? Parts{} : found->second;
     const auto [a, b] = side_by_side(parts, report.rank, view.shape[0], view.shape[1]);
@@ -107,6 +109,7 @@ PortableReport write_portable(const MergeOptions& options) {
   config.targets = {targets.begin(), targets.end()};
   config.base_model = adapters.front().config().base_model;
 
+  leave_if_stopped();
   AtomicFolder out(options.out, options.overwrite);
   io::write_safetensors(out.path() / "adapter_model.safetensors", std::move(sources));
   io::write_adapter_config(config, out.path() / "adapter_config.json");

@@ -59,8 +59,10 @@ std::string no_gpu() {
 
 GpuDriver ask() {
   GpuDriver driver;
-  driver.there = std::filesystem::exists("/proc/driver/nvidia/version");  // not under Windows' subsystem for Linux
   const Library library;
+  // Under Windows' subsystem for Linux there is no /proc/driver/nvidia: the driver is behind /dev/dxg.
+  driver.there = std::filesystem::exists("/proc/driver/nvidia/version") ||
+                 (std::filesystem::exists("/dev/dxg") && library.there());
   if (!library.there()) {
     driver.objection =
         driver.there ? "the driver's library libcuda.so.1 is not there (a container has to be started with its GPUs)"

@@ -16,7 +16,7 @@ namespace longlora {
 void install_signal_handlers();
 [[nodiscard]] bool stop_requested();
 [[nodiscard]] int stop_signal();  // the number of the first one, 0 when none came
-void clear_stop();                // it was for what ran then, which has ended; the program goes on
+void clear_stop();                // forgets the signal: it was meant for an answer that has now ended
 
 // The signal came to rank `rank` of this job: says so and raises the flag here too, unless it is raised.
 void request_stop(int number, int rank);
@@ -29,7 +29,7 @@ void say_nothing_on_stop();  // neither of the first signal nor of later ones: a
 // `longlora --nproc` sends a rank SIGUSR2 when another one has failed; it ends this one soon.
 [[nodiscard]] bool others_failed();
 
-// Work was left because of a signal. Nothing that it was to make or change counts.
+// Work was left because of a signal. Whatever the abandoned work had begun is discarded.
 class Stopped : public Error {
  public:
   explicit Stopped(const std::string& message = "stopped; run the same command again")

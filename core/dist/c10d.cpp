@@ -7,15 +7,12 @@
 
 #include <dlfcn.h>
 
-#include <cstring>
 #include <filesystem>
 #include <thread>
 
 #include "core/base/error.h"
-#include "core/base/gpu_driver.h"
 #include "core/base/signal.h"
 #include "core/dist/group.h"
-#include "core/dist/own_gpu.h"
 #include "core/dist/store.h"
 
 namespace longlora::dist {
@@ -163,7 +160,6 @@ class C10dGroup : public Group {
     try {
       cpu_ = gloo_backend(table("/gloo"), members, timeout);
       if (device.is_cpu()) return;
-      refuse_shared_gpu(static_cast<size_t>(device.index()));
       gpu_ = nccl_backend(table("/nccl"), members, timeout);
       std::vector<at::Tensor> first = {at::zeros({1}, device)};
       gpu_->allreduce(first)->wait();  // connects all of them: messages alone would connect pairs
@@ -223,28 +219,6 @@ class C10dGroup : public Group {
     return work;
   }
   Work do_barrier() override { return one(cpu_->barrier(), at::Tensor()); }
-
-  // Two ranks with GPU `number` of those that each of them sees may have the same one, or not.
-  void refuse_shared_gpu(size_t number) {
-    constexpr size_t kDigits = 32;
-    const std::vector<Gpu>& gpus = gpu_driver().gpus;
-    const std::string id = number < gpus.size() ? gpus[number].id : "";
-    at::Tensor mine = at::zeros({kDigits}, at::kByte), all = at::empty({size() * int64_t{kDigits}}, at::kByte);
-    std::memcpy(mine.mutable_data_ptr(), id.data(), std::min(id.size(), kDigits));
-    cpu_->_allgather_base(all, mine)->wait();
-    std::vector<std::string> ids;
-    for (int rank = 0; rank < size(); ++rank) {
-      const auto* digits = static_cast<const char*>(all.const_data_ptr()) + static_cast<size_t>(rank) * kDigits;
-      ids.emplace_back(digits, strnlen(digits, kDigits));
-    }
-    if (const auto shared = shared_gpu(ids)) {
-      usage_error(
-          "ranks {} and {} have the same GPU ({}), and each needs one of its own: start fewer ranks a machine, or give "
-          "each "
-          "one (srun --gpus-per-task=1), or say model.device=cpu",
-          shared->first, shared->second, number < gpus.size() ? gpus[number].name : "unknown");
-    }
-  }
 
   [[noreturn]] void failed(Operation operation, const std::string& reason) override {
     failed(to_string(operation), reason);

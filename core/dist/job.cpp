@@ -77,6 +77,25 @@ std::string Job::of_first(const std::string& name, const std::string& value) {
   return *store_->get(key);
 }
 
+void Job::claim_gpu(const at::Device& device) {
+  if (launch_.alone() || device.is_cpu()) return;
+  const std::vector<Gpu>& gpus = gpu_driver().gpus;
+  const auto number = static_cast<size_t>(device.index());
+  if (number < gpus.size()) claim_gpu(gpus[number]);
+}
+
+void Job::claim_gpu(const Gpu& gpu) {
+  if (launch_.alone() || gpu.id.empty()) return;
+  const std::string owner_key = "gpu/" + gpu.id + "/rank";
+  if (store_->count("gpu/" + gpu.id) == 1) return store_->set(owner_key, std::to_string(launch_.rank));
+  store_->wait_for(owner_key);
+  const auto [one, other] = std::minmax({std::stoi(*store_->get(owner_key)), launch_.rank});
+  usage_error(
+      "ranks {} and {} have the same GPU ({}), and each needs one of its own: start fewer ranks a machine, or give "
+      "each one (srun --gpus-per-task=1), or say model.device=cpu",
+      one, other, gpu.name);
+}
+
 void Job::open_group(int64_t sequence_size, const at::Device& device) {
   place_ = place_of(launch_, sequence_size);
   if (launch_.alone()) return;
@@ -136,7 +155,8 @@ class Job::StopWatch {
   void look() {
     if (agreed_) return;
     if (!held_ && !asked()) return;
-    if (!std::exchange(held_, true)) store_.set(passed_key(launch_.rank), to_text(leaving_.hold()));
+    if (!held_) store_.set(passed_key(launch_.rank), to_text(leaving_.hold()));
+    held_ = true;
     if (launch_.first()) decide();
     if (const auto point = store_.get("stop/leave")) {
       leaving_.agree_on(point_of(*point));
@@ -170,8 +190,8 @@ class Job::StopWatch {
   Store& store_;
   const Launch& launch_;
   Leaving& leaving_;
-  bool held_ = false, agreed_ = false;
-  std::vector<Point> passed_;  // by rank
+  bool held_ = false, agreed_ = false;  // held_: and the others were told
+  std::vector<Point> passed_;           // by rank
 };
 
 // Tells the others now and then what this rank is doing, and the user when that has been the same for too long. A rank that
@@ -179,25 +199,50 @@ class Job::StopWatch {
 void Job::watch() {
   const milliseconds pause = std::clamp<milliseconds>(timeout_ / 8, 100ms, 5s);
   std::unique_lock hold(lock_);
-  try {
-    std::optional<Store> store;  // not before there is something to tell: many jobs of a test end at once
-    std::optional<StopWatch> stop;
-    auto next = Activity::Clock::now() + pause;
-    bool told = false;
-    while (!ended_.wait_for(hold, stop ? stop->pause() : 100ms, [this] { return end_; })) {
-      if (!store) stop.emplace(store.emplace(store_->clone()), launch_, leaving_);
-      stop->look();
-      if (Activity::Clock::now() < next) continue;
-      next = Activity::Clock::now() + pause;
-      store->set(status_key(launch_.rank), fmt::format("{} {}", seconds_now(), activity_.describe()));
-      const bool hangs = !activity_.waiting() && activity_.idle() > timeout_;
-      if (hangs && !std::exchange(told, true))
-        log::warn("rank {}: no progress: {}", launch_.rank, activity_.describe());
-      told = told && hangs;
+  std::optional<Store> store;  // not before there is something to tell: many jobs of a test end at once
+  std::optional<StopWatch> stop;
+  auto next = Activity::Clock::now() + pause;
+  bool told = false;
+  const auto look = [&] {
+    if (!store) stop.emplace(store.emplace(store_->clone()), launch_, leaving_);
+    stop->look();
+    if (Activity::Clock::now() < next) return;
+    next = Activity::Clock::now() + pause;
+    store->set(status_key(launch_.rank), fmt::format("{} {}", seconds_now(), activity_.describe()));
+    const bool hangs = !activity_.waiting() && activity_.idle() > timeout_;
+    if (hangs && !std::exchange(told, true)) log::warn("rank {}: no progress: {}", launch_.rank, activity_.describe());
+    told = told && hangs;
+  };
+  while (!ended_.wait_for(hold, stop ? stop->pause() : 100ms, [this] { return end_; })) {
+    try {
+      look();
+    } catch (const std::exception&) {  // a connection that broke, or the meeting point is gone, as at the end of a job
+      const std::optional<Store> again = connect_again(hold);
+      if (end_) return;
+      if (!again) {
+        log::warn(
+            "rank {}: the job's meeting point does not answer; no signal stops this rank any more before its run ends",
+            launch_.rank);
+        return leaving_.give_up("the job's meeting point is gone");
+      }
+      store = *again;  // where `stop` has it too
+      if (!stop) stop.emplace(*store, launch_, leaving_);
     }
-  } catch (const std::exception&) {  // the meeting point is gone, as at the end of a job: nobody is left to tell
-    leaving_.give_up("the job's meeting point is gone");
   }
+}
+
+// A new connection to the meeting point, where there is one to be had within some seconds and the job does not end meanwhile.
+std::optional<Store> Job::connect_again(std::unique_lock<std::mutex>& hold) {
+  Launch launch = launch_;
+  launch.hosted = true;  // it is there already
+  for (const milliseconds pause : {500ms, 1000ms, 2000ms}) {
+    if (ended_.wait_for(hold, pause, [this] { return end_; })) break;
+    try {
+      return Store::connect(launch, 2s);
+    } catch (const std::exception&) {  // not yet, or never
+    }
+  }
+  return std::nullopt;
 }
 
 std::string Job::others_after_failure() {

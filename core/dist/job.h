@@ -8,6 +8,7 @@
 #include <optional>
 #include <thread>
 
+#include "core/base/gpu_driver.h"
 #include "core/dist/group.h"
 #include "core/dist/launch.h"
 #include "core/dist/leaving.h"
@@ -46,6 +47,12 @@ class Job {
   // Rank 0's value, before there is a group; the others wait for it as long as it takes. Each name once a job.
   [[nodiscard]] std::string of_first(const std::string& name, const std::string& value);
 
+  // Exit 2 where another rank has this rank's GPU, before anything is loaded. Every rank needs one of its own, and numbers do not
+  // tell: each rank may see a single GPU, always as number 0, though they are different GPUs; or too many ranks were started, and
+  // some see the same. The GPU's own identity does. `gpu`: what this rank's device is, for a CPU and where that is unknown none.
+  void claim_gpu(const at::Device& device);
+  void claim_gpu(const Gpu& gpu);
+
   // Connects the ranks, once all have done what takes long alone.
   void open_group(int64_t sequence_size = 1, const at::Device& device = at::kCPU);
   [[nodiscard]] dist::Group& group() { return *group_; }
@@ -68,6 +75,7 @@ class Job {
  private:
   class StopWatch;
   void watch();
+  [[nodiscard]] std::optional<Store> connect_again(std::unique_lock<std::mutex>& hold);
   void leave_if_agreed();
   [[nodiscard]] std::string others_after_failure();
 

@@ -82,6 +82,7 @@ struct Rank {
   int pipe = -1;
   std::string unfinished;     // of a line
   std::optional<int> status;  // of waitpid, once it has ended
+  bool killed = false;        // by the supervisor
 
   [[nodiscard]] bool running() const { return !status; }
   [[nodiscard]] Exit code() const {
@@ -150,7 +151,7 @@ class Ranks {
     for (int number = 0; number < count; ++number) all_.push_back(start(number, count, port, arguments));
   }
   ~Ranks() {
-    signal_all(SIGKILL);
+    kill_all();
     for (Rank& rank : all_) {
       if (rank.running()) ::waitpid(rank.pid, nullptr, 0);
       if (rank.pipe >= 0) ::close(rank.pipe);
@@ -176,10 +177,10 @@ class Ranks {
         passed_on_ = stop_signal();
         signal_all(passed_on_);
       }
-      if (failed_ != nullptr && Clock::now() > deadline_) signal_all(SIGKILL);
+      if (failed_ != nullptr && Clock::now() > deadline_) kill_all();
     }
     if (failed_ == nullptr) return Exit::done;
-    // Before the first step a rank may be reading its weights, and is killed: nothing is lost, run again to go on.
+    // Before the first step a rank may be reading its weights, and is killed here: nothing is lost, run again to go on.
     const bool stopped = std::all_of(all_.begin(), all_.end(), [&](const Rank& rank) { return was_stopped(rank); });
     if (stopped && WIFSIGNALED(*all_.front().status))  // rank 0 could not say it
       fmt::print(stderr, "stopped before the first step; run the same command again\n");
@@ -198,13 +199,17 @@ class Ranks {
     signal_all(SIGUSR2);
   }
 
-  // As a signal that was passed on asked for.
+  // As a signal that was passed on asked for. SIGKILL that is not from here is the kernel's, out of memory.
   [[nodiscard]] bool was_stopped(const Rank& rank) const {
     if (WIFEXITED(*rank.status)) return rank.code() == Exit::interrupted;
     const int number = WTERMSIG(*rank.status);
-    return passed_on_ != 0 && (number == SIGTERM || number == SIGKILL || number == passed_on_);
+    return passed_on_ != 0 && (number == SIGTERM || number == passed_on_ || (number == SIGKILL && rank.killed));
   }
 
+  void kill_all() {
+    for (Rank& rank : all_) rank.killed = rank.killed || rank.running();
+    signal_all(SIGKILL);
+  }
   void signal_all(int number) {
     for (const Rank& rank : all_) {
       if (rank.running()) ::kill(rank.pid, number);

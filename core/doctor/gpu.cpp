@@ -4,6 +4,7 @@
 
 #include "core/base/gpu_driver.h"
 #include "core/base/progress.h"
+#include "core/base/signal.h"
 #include "core/model/device.h"
 #include "core/ops/cuda_call.h"
 #include "core/ops/cuda_trial.h"
@@ -28,6 +29,7 @@ void launch_kernels(Section& section, size_t number) {
   std::string failed;
   size_t ran = 0;
   for (const ops::FileTrial& trial : ops::file_trials()) {
+    leave_if_stopped();
     const std::string objection = ops::objection_to(trial, gpu(number));
     if (objection.empty()) {
       ++ran;
@@ -49,6 +51,7 @@ void launch_kernels(Section& section, size_t number) {
 
 void measure(Section& section, size_t index) {
   const at::Device device = gpu(index);
+  leave_if_stopped();
   const double products = ops::product_rate(device, at::kBFloat16, ops::ProductBackend::native),
                copy = ops::copy_rate(device, int64_t{1} << 30);
   section.fine(fmt::format("GPU {} rates", index),
@@ -90,6 +93,8 @@ Section examine_gpus() {
     try {
       launch_kernels(section, i);
       measure(section, i);
+    } catch (const Stopped&) {
+      throw;
     } catch (const std::exception& error) {  // of the GPU itself: the other sections are still worth saying
       const std::string text = error.what();
       section.wrong(fmt::format("GPU {}", i), "fails: " + text.substr(0, text.find('\n')),

@@ -4,6 +4,7 @@
 
 #include "core/base/error.h"
 #include "core/base/progress.h"
+#include "core/base/signal.h"
 #include "core/ops/attention.h"
 #include "core/ops/product_choice.h"
 #include "core/ops/timing.h"
@@ -71,9 +72,11 @@ Section examine_kernels(const at::Device& device) {
     for (const AttentionBackend backend :
          {AttentionBackend::cuda, AttentionBackend::cudnn, AttentionBackend::cpu, AttentionBackend::sdpa}) {
       if (ops::objection(backend, t.q, plan) != nullptr) continue;
+      leave_if_stopped();
       const ops::AttentionResult saved = ops::attention_forward(t.q, t.k, t.v, plan, backend);
       const double forward = ops::seconds_of(
           device, [&] { ops::attention_forward_into(t.q, t.k, t.v, plan, saved.out, saved.lse, backend); });
+      leave_if_stopped();
       const double backward = ops::seconds_of(
           device, [&] { ops::attention_backward(t.dout, t.q, t.k, t.v, saved, plan, t.dq, t.dk, t.dv, backend); });
       const double rate = 3.5 * flops / (forward + backward);

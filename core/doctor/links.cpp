@@ -68,7 +68,9 @@ Section examine_links(dist::Job& job, const at::Device& device) {
   limit.rate = *shared.data_ptr<double>();
   section.figures = {{"ranks", group.size()}, {"expected_bytes_per_s", limit.rate}};
   double best = 0;
+  int64_t probe = 0;
   for (const int64_t bytes : {int64_t{8}, int64_t{1} << 20, int64_t{64} << 20}) {
+    job.begin_part(0, probe++);  // all ranks leave here where one has had a signal
     const at::Tensor mine = at::zeros({bytes / 4}, at::TensorOptions(at::kFloat).device(device)),
                      other = at::empty_like(mine);
     const dist::Message send[] = {{mine, next}}, receive[] = {{other, previous}};

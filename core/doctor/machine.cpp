@@ -15,6 +15,7 @@
 #include "core/base/file.h"
 #include "core/base/memory.h"
 #include "core/base/progress.h"
+#include "core/base/signal.h"
 #include "core/base/version.h"
 #include "core/model/compute.h"
 #include "core/ops/cpu_kernels.h"
@@ -88,7 +89,8 @@ double write_rate(const fs::path& folder, int64_t bytes) {
   bool good = true;
   int64_t done = 0;
   double seconds = 0;
-  while (good && done < bytes && seconds < kBudget) {  // pieces that grow, so that a slow disk ends with a small one
+  // Pieces that grow, so that a slow disk ends with a small one.
+  while (good && done < bytes && seconds < kBudget && !stop_requested()) {
     for (int64_t end = std::min(bytes, 2 * done + (int64_t{1} << 20)); good && done < end;) {
       const ssize_t wrote = ::write(file, block.data(), block.size());
       good = wrote > 0;
@@ -124,8 +126,10 @@ Section examine_processor() {
     section.notice("load", fmt::format("{:.1f}: other work runs here", load),
                    "the rates below are lower than the machine's; measure again when it is quiet");
   }
-  const ops::ProductChoice bfloat16 = ops::choose_product(at::kBFloat16, at::kCPU),
-                           float32 = ops::choose_product(at::kFloat, at::kCPU);
+  const ops::ProductChoice bfloat16 = ops::choose_product(at::kBFloat16, at::kCPU);
+  leave_if_stopped();
+  const ops::ProductChoice float32 = ops::choose_product(at::kFloat, at::kCPU);
+  leave_if_stopped();
   const double copy = ops::copy_rate(at::kCPU, int64_t{256} << 20);
   add_products(section, bfloat16, float32, threads);
   section.fine("memory copy", fmt::format("{:.1f} GB/s", copy / 1e9));

@@ -16,7 +16,7 @@ namespace longlora::model {
 [[nodiscard]] at::Device open_device(const std::string& name, int local_rank = 0);
 
 // Of the GPUs that a rank may see: its own, where the ranks of a machine see all of them or each a part (Slurm's
-// --gpus-per-task: often one, number 0). Ranks that come to share one are refused when they connect (core/dist/own_gpu.h).
+// --gpus-per-task: often one, number 0). Ranks that come to share one are refused (dist::Job::claim_gpu).
 [[nodiscard]] int gpu_number(int local_rank, int visible);
 
 // Why no GPU can be used, with the way out; empty when one can.

@@ -27,22 +27,16 @@
 
 namespace longlora::ops {
 
-bool cuda_kernels_built() {
+std::string_view why_no_cuda_kernels() {
 #ifdef LONGLORA_NO_KERNELS
-  return false;
+  return LONGLORA_NO_KERNELS;
 #else
-  return true;
+  return {};
 #endif
 }
 
 const CudaTrial& cuda_trial(const at::Device& device) {
-#ifdef LONGLORA_NO_KERNELS
-  static const CudaTrial trial{"this program was built without CUDA kernels (" LONGLORA_NO_KERNELS ")",
-                               remedy_for_kernels(0, 0, Gpu())};
-  static_cast<void>(device);
-#else
   static const CudaTrial trial = try_cuda_kernels(device);
-#endif
   return trial;
 }
 
@@ -96,7 +90,7 @@ CudaCall::CudaCall(const at::Tensor& x) : guard(x.device()), stream(nullptr) {
 namespace longlora::cuda {
 namespace {
 [[noreturn]] void absent() {
-  throw LaunchError("this program was built without CUDA kernels");
+  throw LaunchError("this program was built without CUDA kernels (" LONGLORA_NO_KERNELS ")");
 }
 }  // namespace
 

@@ -9,14 +9,15 @@
 #include <cstring>
 #include <optional>
 #include <span>
+#include <string_view>
 
 #include "core/ops/cuda_trial.h"
 #include "cuda/types.h"
 
 namespace longlora::ops {
 
-// Whether this program has the kernels: there was an nvcc that suits LibTorch when it was built.
-[[nodiscard]] bool cuda_kernels_built();
+// Why this program has no kernels, in CMake's words; empty where it has: there was an nvcc that suits LibTorch when it was built.
+[[nodiscard]] std::string_view why_no_cuda_kernels();
 
 // Whether the kernels run here, which the first call finds out on `device`: all others get its answer.
 [[nodiscard]] const CudaTrial& cuda_trial(const at::Device& device);

@@ -205,6 +205,8 @@ constexpr FileTrial kFiles[] = {
 }  // namespace
 
 CudaTrial try_cuda_kernels(const at::Device& device) {
+  if (const std::string_view why = why_no_cuda_kernels(); !why.empty())
+    return {fmt::format("this program was built without CUDA kernels ({})", why), remedy_for_no_kernels(why)};
   const std::vector<Gpu>& gpus = gpu_driver().gpus;
   const size_t number = device.has_index() ? static_cast<size_t>(device.index()) : 0;
   const auto refused = [&](const std::string& why) {
@@ -223,8 +225,6 @@ CudaTrial try_cuda_kernels(const at::Device& device) {
 }
 
 std::string remedy_for_kernels(int compiled_with, int driver, const Gpu& gpu) {
-  if (compiled_with == 0)
-    return "put an nvcc of LibTorch's CUDA version into the PATH, or name it in CUDACXX, and run scripts/build";
   constexpr int kOldest = 8;  // compute capability 8.0
   if (gpu.major != 0 && gpu.major < kOldest) {
     return fmt::format("the kernels need compute capability 8.0 (A100) or later, and this GPU has {}.{}", gpu.major,
@@ -241,6 +241,20 @@ std::string remedy_for_kernels(int compiled_with, int driver, const Gpu& gpu) {
         major == compiled_with / 1000 ? "of at most " + cuda_version(driver) : std::to_string(major));
   }
   return "longlora doctor launches one kernel of each file and says which fail";
+}
+
+std::string remedy_for_no_kernels(std::string_view why) {
+  const auto says = [&](std::string_view words) { return why.find(words) != why.npos; };
+  if (says("LONGLORA_KERNELS is off"))
+    return "to have them run LONGLORA_CMAKE_ARGS=-DLONGLORA_KERNELS=ON scripts/build";
+  if (says("fails on cuda/trial.cu")) {
+    return "name a host compiler that this nvcc takes in NVCC_CCBIN (NVCC_CCBIN=g++-13), or another nvcc in CUDACXX, "
+           "and run scripts/build";
+  }
+  if (says("no libcudart_static.a")) {
+    return "install the static library of that CUDA's runtime, or name another nvcc in CUDACXX, and run scripts/build";
+  }
+  return "put an nvcc of LibTorch's CUDA version into the PATH, or name it in CUDACXX, and run scripts/build";
 }
 
 std::span<const FileTrial> file_trials() {

@@ -5,6 +5,7 @@
 
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "core/base/gpu_driver.h"
 
@@ -15,12 +16,15 @@ struct CudaTrial {
   std::string remedy;
 };
 
-// Launches the trivial kernel and looks at what it wrote.
+// Launches the trivial kernel and looks at what it wrote. In a program without kernels: why it has none.
 [[nodiscard]] CudaTrial try_cuda_kernels(const at::Device& device);
 
-// What to do when kernels that were compiled with one version of CUDA (13000 is 13.0; 0: none were) are refused by a driver for
-// `driver`, or by the GPU.
+// What to do when kernels that were compiled with one version of CUDA (13000 is 13.0) are refused by a driver for `driver`, or by
+// the GPU.
 [[nodiscard]] std::string remedy_for_kernels(int compiled_with, int driver, const Gpu& gpu);
+
+// What to do when none were compiled; `why`: scripts/cmake/Nvcc.cmake's reason.
+[[nodiscard]] std::string remedy_for_no_kernels(std::string_view why);
 
 // One kernel of a file of cuda/, on a little memory.
 struct FileTrial {

@@ -260,6 +260,7 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job, 
               .weights = nullptr,
               .llama = nullptr,
               .memory = {}};
+  job.claim_gpu(setup.device);
   setup.recipe.context.length = setup.extension.length;
   const recipe::Recipe& recipe = setup.recipe;
   const model::Config& config = setup.extension.config;

@@ -7,6 +7,7 @@
 
 #include "core/base/error.h"
 #include "core/base/random.h"
+#include "core/base/signal.h"
 #include "core/train/schedule.h"
 
 namespace longlora::train {
@@ -21,6 +22,13 @@ constexpr uint64_t kDropout = 3;  // stream of the run's seed, beside those of s
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// From here on the step is no longer given up.
+void say_plan_of_update(const recipe::Recipe& recipe, int64_t step) {
+  if (step + 1 == recipe.schedule.steps && recipe.eval.every_steps == 0)
+    return say_on_stop("finishing up: the last step is nearly done; writing the result first");
+  say_on_stop("finishing up: the step is nearly done; saving the state after step {}", step + 1);
 }
 
 [[noreturn]] void not_finite(const char* what, int64_t step, std::span<const int64_t> rows) {
@@ -81,6 +89,7 @@ StepRecord Steps::step(const std::vector<data::Batch>& wholes, dist::Share share
   job_.activity().enter("sum of the gradients");
   trained_.sum();
   job_.begin_part(step, static_cast<int64_t>(most));  // the last place: what follows changes the weights
+  say_plan_of_update(recipe, step);
   job_.activity().enter("optimizer");
   record.grad_norm = optimizer_.step(record.lr);
   if (!std::isfinite(record.grad_norm)) not_finite("gradient norm", step, rows);

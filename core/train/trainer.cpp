@@ -133,7 +133,7 @@ Exit run(Setup& setup, bool resume, dist::Job& job) {
   };
   Steps steps(setup, optimizer, trained, job);
   std::optional<StepLog> log;
-  if (job.first()) log.emplace(recipe, state.step);
+  if (job.first()) log.emplace(recipe, state.step - (state.unlogged ? 1 : 0));  // its line is written again
   const dist::Share share = dist::share_of(recipe.batch.sequences, job.place().data, job.place().data_size);
   state.cursor = loader.save();
   const auto validate_and_log = [&](StepRecord record) {

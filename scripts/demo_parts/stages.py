@@ -5,6 +5,7 @@ import json
 import pathlib
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -30,8 +31,10 @@ def run(command: list[str], quiet: bool = False, group: bool = False) -> None:
     with children.started(command, group, cwd=ROOT, stdout=subprocess.DEVNULL if quiet else None) as process:
         if process.wait() == 130:
             raise Stop("ended without saving; the same command goes on from what was saved before", 130)
-    if process.returncode == 75 or process.returncode < 0:
+    if process.returncode == 75 or -process.returncode in children.STOPPING:
         raise children.Stopped
+    if process.returncode < 0:
+        raise Stop(f"this was killed ({signal.strsignal(-process.returncode)}): {shown}", 1)
     if process.returncode:
         raise Stop(f"this failed (exit {process.returncode}): {shown}", process.returncode)
 

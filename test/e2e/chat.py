@@ -4,6 +4,7 @@ gives by itself from --prompts; files, commands, stop texts and what cannot be."
 import json
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,20 @@ def generate(*arguments, said: str = "", code: int = 0) -> subprocess.CompletedP
     result = subprocess.run([PROGRAM, "generate", "--dtype", "float32", *map(str, arguments)], input=said, capture_output=True, text=True)
     assert result.returncode == code, (arguments, result.returncode, result.stderr)
     return result
+
+
+def stopped(number: int, out: pathlib.Path, *arguments) -> None:
+    """A piped conversation that a signal ends between two messages was not finished."""
+    with open(out / "said.txt", "w+") as errors:
+        talk = subprocess.Popen([PROGRAM, "generate", "--dtype", "float32", *map(str, arguments), "--chat"], stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE, stderr=errors, text=True)
+        talk.stdin.write("Hello\n")
+        talk.stdin.flush()
+        assert talk.stdout.readline(), "no answer"
+        talk.send_signal(number)
+        code = talk.wait(60)
+        errors.seek(0)
+        assert code == 75 and "not answered" in errors.read(), (number, code)
 
 
 def lines(text: str) -> list:
@@ -65,6 +80,10 @@ def main() -> None:
         one = lines(generate(*model, "--chat", "--json", "-", "--prompt-file", out / "paper.txt", "--prompt", "Hello").stdout)
         two = lines(generate(*model, "--chat", "--json", "-", said=f"x\n/reset\n/file {out}/paper.txt\nHello\n /help\n/quit\nnever\n").stdout)
         assert len(one) == 1 and len(two) == 3 and two[1]["tokens"] == one[0]["tokens"] and two[1]["prompt_tokens"] == one[0]["prompt_tokens"]
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler)  # whatever started the test may ignore it
+            stopped(number, out, *model)
 
         def refused(code: int, word: str, *arguments, said: str = "") -> None:
             result = generate(*arguments, said=said, code=code)

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """A signal inside a long step: the program says so before the step is over, gives the step up, saves the state after the one
 before and ends with 75; resumed, the run ends with the same bits. On one rank and on two. Signals during the saving change
-nothing, a second Ctrl-C ends without it, and a script that is stopped leaves no program behind."""
+nothing, a second Ctrl-C ends without it, ranks that the kernel kills were not stopped, and a script that is stopped leaves no
+program behind. How long it took from the signal to the message and to the end is printed."""
 import contextlib
 import json
 import os
@@ -53,6 +54,7 @@ class Run:
         assert until(lambda: self.steps() >= step, self.process, f"step {step}"), self.messages.read_text()
 
     def send(self, *numbers: int) -> None:
+        self.sent = time.monotonic()
         for number in numbers:
             self.process.send_signal(number)
 
@@ -81,10 +83,13 @@ def in_a_long_step(recipe: dict, out: pathlib.Path, whole: pathlib.Path, name: s
     run = Run(recipe, out / name, ranks)
     run.wait_for_step(1)
     run.send(signal.SIGUSR1)
+    sent = run.sent
     until(lambda: run.said("SIGUSR1: finishing up"), run.process, "the message")
+    said = time.monotonic() - sent
     assert run.steps() == 1, "the step was over before it was said"
     run.send(signal.SIGTERM)
     check_end(run, 75, "stopped after step 1, which is saved", ["step-1"])
+    print(f"signals: {name}: said after {said:.2f} s, ended after {time.monotonic() - sent:.2f} s")
     assert run.steps() == 1, "the step was not given up"
     check_resumed(recipe, run.folder, whole, ranks)
 
@@ -113,6 +118,9 @@ def in_a_validation(recipe: dict, out: pathlib.Path, ranks: int) -> None:
     else:
         raise AssertionError("no validation was stopped")
     check_resumed(recipe, run.folder, whole, ranks)
+    # Stopped or killed again before the next checkpoint: the same one is resumed, and its step's line is there already.
+    shutil.rmtree(run.folder / "final")
+    check_resumed(recipe, run.folder, whole, ranks)
 
 
 def second_interrupt(recipe: dict, out: pathlib.Path, ranks: int) -> None:
@@ -127,7 +135,7 @@ def second_interrupt(recipe: dict, out: pathlib.Path, ranks: int) -> None:
         run = Run(recipe, folder, ranks)
         part = folder / ".step-2.partial"
         assert until(part.exists, run.process, "the second checkpoint"), run.messages.read_text()
-        writer = run.process.pid if ranks == 1 else rank_0(run.process)
+        writer = run.process.pid if ranks == 1 else ranks_of(run.process)[0]
         run.send(signal.SIGINT)
         until(lambda: run.said("SIGINT: finishing up"), run.process, "the message")
         with contextlib.suppress(ProcessLookupError):  # it was faster: once more
@@ -144,8 +152,55 @@ def second_interrupt(recipe: dict, out: pathlib.Path, ranks: int) -> None:
     check_resumed(recipe, folder, whole, ranks)
 
 
-def rank_0(supervisor: subprocess.Popen) -> int:
-    return int(pathlib.Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text().split()[0])
+def to_one_rank(recipe: dict, out: pathlib.Path, whole: pathlib.Path) -> None:
+    """A Ctrl-C that only rank 1 gets is named as such by rank 0, and stops both."""
+    run = Run(recipe, out / "one-of-two", 2)
+    run.wait_for_step(1)
+    os.kill(ranks_of(run.process)[1], signal.SIGINT)
+    check_end(run, 75, "SIGINT to rank 1: finishing up", ["step-1"])
+    assert not run.said("Ctrl-C again"), run.messages.read_text()
+    check_resumed(recipe, run.folder, whole, 2)
+
+
+def killed_while_stopping(recipe: dict, out: pathlib.Path) -> None:
+    """SIGKILL from elsewhere (the kernel's, out of memory) after a signal is no stop."""
+    run = Run(recipe, out / "killed", 2)
+    run.wait_for_step(1)
+    ranks = ranks_of(run.process)
+    try:
+        for pid in ranks:
+            os.kill(pid, signal.SIGSTOP)
+        assert until(lambda: all(map(stands_still, ranks)), run.process, "ranks that stand still")
+        run.send(signal.SIGTERM)
+        assert until(lambda: all(signal.SIGTERM in pending(pid) for pid in ranks), run.process, "the signal passed on")
+        for pid in ranks:
+            os.kill(pid, signal.SIGKILL)
+        assert run.end() == 1 and run.said("was killed by signal 9"), run.messages.read_text()
+    finally:
+        run.process.kill()  # and the ranks with it
+    assert not run.said("run the same command again"), run.messages.read_text()
+
+
+def a_stopped_doctor() -> None:
+    doctor = subprocess.Popen([PROGRAM, "doctor", "--kernels"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert doctor.stdout.readline().startswith("Program and processor")
+    doctor.send_signal(signal.SIGTERM)
+    said = doctor.communicate(timeout=PATIENCE)
+    assert doctor.returncode == 75 and "Attention" not in said[0], (doctor.returncode, said)
+
+
+def stands_still(pid: int) -> bool:
+    return all(path.read_text().rpartition(")")[2].split()[0] == "T" for path in pathlib.Path(f"/proc/{pid}/task").glob("*/stat"))
+
+
+def pending(pid: int) -> set:
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    bits = int(status.partition("ShdPnd:")[2].split()[0], 16)
+    return {number for number in range(1, 65) if bits >> (number - 1) & 1}
+
+
+def ranks_of(supervisor: subprocess.Popen) -> list:
+    return [int(pid) for pid in pathlib.Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text().split()]
 
 
 def wait_for_end(pid: int) -> None:
@@ -214,6 +269,9 @@ def main() -> None:
             in_the_first_step(recipe, out, whole, ranks)
             in_a_validation(recipe, out, ranks)
             second_interrupt(recipe, out, ranks)
+        to_one_rank(recipe, out, out / "whole-2")
+        killed_while_stopping(recipe, out)
+        a_stopped_doctor()
         split = {**recipe, "parallel": {"shard": "model"}}
         whole = out / "whole-split"
         assert Run(split, whole, 2).end() == 0

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """scripts/slurm/train.sbatch over stand-ins for srun, scontrol and the program: the job is queued again when the first rank that
 ends has saved and stopped (75), whatever becomes of the others, and not otherwise; a signal to the tasks reaches the ranks; a
-job with a checkpoint resumes."""
+job that was stopped before resumes, with a checkpoint and in its first step."""
 import os
 import pathlib
 import subprocess
@@ -16,6 +16,8 @@ SCRIPT = ROOT / "scripts/slurm/train.sbatch"
 SRUN = r"""#!/usr/bin/env python3
 import os, pathlib, signal, subprocess, sys, time
 
+for number in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)  # whatever started the test may ignore them, and then no shell could trap them
 command = sys.argv[1:]
 while command[0].startswith("--"):
     command.pop(0)
@@ -41,7 +43,7 @@ echo "$*" >>"$TEST_FOLDER/scontrol.log"
 """
 
 # A rank whose end the test sets: TEST_RANK_0 and TEST_RANK_1 are "STATUS" at once, "wait STATUS" after the other has ended,
-# "signal STATUS" after USR1, or "forever".
+# "signal STATUS" after USR1 or TERM, or "forever".
 PROGRAM = r"""#!/usr/bin/env python3
 import os, pathlib, signal, sys, time
 here = pathlib.Path(os.environ["TEST_FOLDER"])
@@ -52,11 +54,14 @@ rank = int(os.environ["SLURM_PROCID"])
 (here / f"arguments-{rank}").write_text(" ".join(sys.argv[1:]))
 end = os.environ[f"TEST_RANK_{rank}"].split()
 heard = []
-signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))
+for number in (signal.SIGUSR1, signal.SIGTERM):
+    signal.signal(number, lambda *_: heard.append(1))
 (here / f"started-{rank}").touch()
 deadline = time.monotonic() + 60
 while time.monotonic() < deadline:
-    if end[0] == "wait" and not (here / f"ended-{1 - rank}").exists():
+    if not (here / f"started-{1 - rank}").exists():  # else the end of this one might kill it before it has begun
+        time.sleep(0.01)
+    elif end[0] == "wait" and not (here / f"ended-{1 - rank}").exists():
         time.sleep(0.01)
     elif end[0] == "signal" and not heard:
         time.sleep(0.01)
@@ -64,8 +69,8 @@ while time.monotonic() < deadline:
         time.sleep(0.01)
     else:
         break
-if end[0] == "wait":
-    time.sleep(0.2)  # the other's shell has noted its end
+while end[0] == "wait" and not list(pathlib.Path().glob(".longlora-*-ended")) and time.monotonic() < deadline:
+    time.sleep(0.01)  # until the other's shell has noted its end
 (here / f"ended-{rank}").touch()
 sys.exit(int(end[-1]) if end[-1] != "forever" else 9)
 """
@@ -99,7 +104,7 @@ def main() -> None:
             ("75", "wait 1", "", 75, True),  # another rank fails when the first has gone
             ("1", "wait 75", "", 137, False),  # the first failed by itself
             ("forever", "3", "", 137, False),  # killed because of the other
-            ("signal 75", "signal 75", "SIGUSR1", 75, True),
+            *(("signal 75", "signal 75", name, 75, True) for name in ("SIGUSR1", "SIGTERM", "SIGINT", "SIGHUP")),
         ]
         for i, (first, second, signal, status, queued) in enumerate(cases):
             folder = out / f"job {i}"
@@ -109,10 +114,12 @@ def main() -> None:
             assert calls == ("requeue 7\n" if queued else ""), f"{case}: scontrol was called with '{calls}'\n{said}"
             assert arguments == ["train my recipe.json seed=2"] * 2, arguments
             assert not list(folder.glob(".longlora-*")), f"{case}: a note is left"
-        (folder / "run/step-5").mkdir(parents=True)
-        (folder / "run/step-5/state.json").touch()
-        assert job(folder, ("0", "0"))[2] == ["train my recipe.json seed=2 --resume"] * 2
-    print("slurm: queued again after 75 of the first rank, not after another end; signals arrive; checkpoints are resumed")
+        for left in ("run/step-5/state.json", "run/metrics.jsonl"):  # the log alone: stopped in the first step
+            folder = out / left.replace("/", " ")
+            (folder / left).parent.mkdir(parents=True)
+            (folder / left).touch()
+            assert job(folder, ("0", "0"))[2] == ["train my recipe.json seed=2 --resume"] * 2, left
+    print("slurm: queued again after 75 of the first rank, not after another end; signals arrive; what was stopped is resumed")
 
 
 if __name__ == "__main__":

@@ -121,6 +121,19 @@ TEST_CASE("rank 0 works first, the others when it is done", "[dist]") {
   CHECK((early == 0 && after == 2));
 }
 
+TEST_CASE("of two ranks with one GPU the later is refused, and ranks whose GPUs are unknown are not suspected",
+          "[dist]") {
+  const auto gpu = [](const std::string& id) {
+    return Gpu{.name = "H200", .id = id, .major = 9, .minor = 0, .memory = 0};
+  };
+  const std::vector<Gpu> gpus = {gpu(std::string(32, 'a')), gpu(""), gpu(std::string(32, 'b')),
+                                 gpu(std::string(32, 'a')), gpu("")};
+  const auto errors = on_ranks(5, [&](Rank r) { r.job.claim_gpu(gpus[static_cast<size_t>(r.rank)]); });
+  CHECK_THAT(errors[0] + errors[3], Catch::StartsWith("ranks 0 and 3 have the same GPU (H200)"));
+  CHECK((errors[0].empty() != errors[3].empty()));
+  CHECK((errors[1].empty() && errors[2].empty() && errors[4].empty()));
+}
+
 TEST_CASE("ranks that do not run the same thing are told so", "[dist]") {
   const auto errors = on_ranks(3, [](Rank r) { r.job.check_same("recipe", r.rank == 2 ? "b" : "a"); });
   for (const std::string& error : errors) CHECK_THAT(error, Catch::Contains("rank 2 has another recipe than rank 0"));

@@ -1,10 +1,7 @@
-// Which GPU a rank takes, whether two have the same, and what a user is told whose kernels do not run.
+// Which GPU a rank takes, and what a user is told whose kernels do not run.
 #include <catch2/catch.hpp>
 
-#include <array>
-
 #include "core/base/gpu_driver.h"
-#include "core/dist/own_gpu.h"
 #include "core/model/device.h"
 #include "core/ops/cuda_trial.h"
 
@@ -17,14 +14,6 @@ TEST_CASE("a rank takes the GPU of its number, or of those that it may see", "[g
   CHECK(model::gpu_number(3, 2) == 1);  // --gpus-per-task=2
 }
 
-TEST_CASE("two ranks on one GPU are found, and ranks whose GPUs are unknown are not suspected", "[gpu]") {
-  const std::string a(32, 'a'), b(32, 'b'), c(32, 'c');
-  CHECK(dist::shared_gpu(std::array{a, b, c}) == std::nullopt);
-  CHECK(dist::shared_gpu(std::array{a, b, c, b, a}) == std::pair(1, 3));
-  CHECK(dist::shared_gpu(std::array<std::string, 3>{"", a, ""}) == std::nullopt);
-  CHECK(dist::shared_gpu(std::array<std::string, 0>{}) == std::nullopt);
-}
-
 TEST_CASE("the remedy for kernels that do not run names what does not suit what", "[gpu]") {
   using Catch::Matchers::Contains;
   const Gpu a100{.name = "A100", .id = "", .major = 8, .minor = 0, .memory = 0};
@@ -35,8 +24,19 @@ TEST_CASE("the remedy for kernels that do not run names what does not suit what"
   CHECK_THAT(ops::remedy_for_kernels(12080, 12020, a100),
              Contains("an nvcc of at most 12.2") && Contains("update the driver"));
   CHECK_THAT(ops::remedy_for_kernels(13000, 13000, v100), Contains("compute capability 8.0") && Contains("has 7.0"));
-  CHECK_THAT(ops::remedy_for_kernels(0, 13000, a100), Contains("CUDACXX") && Contains("scripts/build"));
   CHECK_THAT(ops::remedy_for_kernels(13000, 13000, a100), Contains("longlora doctor"));
+}
+
+TEST_CASE("the remedy for a program without kernels suits the reason", "[gpu]") {
+  using Catch::Matchers::Contains;
+  CHECK_THAT(ops::remedy_for_no_kernels("there is no nvcc 13"), Contains("into the PATH") && Contains("scripts/build"));
+  CHECK_THAT(ops::remedy_for_no_kernels("LONGLORA_KERNELS is off"),
+             Contains("LONGLORA_KERNELS=ON") && !Contains("nvcc"));
+  CHECK_THAT(ops::remedy_for_no_kernels(
+                 "/cuda/bin/nvcc fails on cuda/trial.cu (exit status 1): error: unsupported GNU version!"),
+             Contains("NVCC_CCBIN") && !Contains("into the PATH"));
+  CHECK_THAT(ops::remedy_for_no_kernels("beside /cuda/bin/nvcc there is no libcudart_static.a"),
+             Contains("static library"));
 }
 
 TEST_CASE("versions of CUDA are written as people write them", "[gpu]") {

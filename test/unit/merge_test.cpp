@@ -1,6 +1,9 @@
 // What a merge adds up and carries along: weights, several adapters, other bases, context, the model card.
+#include <csignal>
+
 #include "core/adapt/portable.h"
 #include "core/adapt/verify.h"
+#include "core/base/signal.h"
 #include "core/io/adapter.h"
 #include "test/unit/merge_workshop.h"
 
@@ -183,6 +186,14 @@ TEST_CASE("a tied head keeps the base's values when the adapter replaces the emb
   CHECK_FALSE(model::read_config(w.out).tie_embeddings);
   CHECK(model::as_tensor(out.at("lm_head.weight")).equal(model::as_tensor(base.at("model.embed_tokens.weight"))));
   CHECK(model::as_tensor(out.at("model.embed_tokens.weight")).eq(1).all().item<bool>());
+}
+
+TEST_CASE("a portable adapter that is stopped is not written", "[merge]") {
+  const Workshop w;
+  request_stop(SIGTERM, 0);
+  CHECK_THROWS_AS(adapt::write_portable(w.options()), Stopped);
+  clear_stop();
+  CHECK_FALSE(fs::exists(w.out));
 }
 
 TEST_CASE("a portable adapter does what the adapters' LoRA on attention and MLP does", "[merge]") {
