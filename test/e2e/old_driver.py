@@ -19,9 +19,10 @@ REPLACED = "LibTorch's operations are used in place of this program's CUDA kerne
 
 def train(recipe: pathlib.Path, *words: str, torch: bool = True) -> tuple:
     """Trains on the stand-in GPU, without `torch` with the driver alone; returns the exit code and what was said."""
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(STAND_INS)}
+    stand_ins = recipe.with_name("stand_ins")  # a link: LD_PRELOAD takes a space in the clone's path for the end of a name
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(stand_ins)}
     if torch:
-        environment["LD_PRELOAD"] = str(STAND_INS / "libtorch_cuda.so")
+        environment["LD_PRELOAD"] = str(stand_ins / "libtorch_cuda.so")
     environment.pop("CUDA_VISIBLE_DEVICES", None)
     done = subprocess.run([PROGRAM, "train", recipe, *words], env=environment, capture_output=True, text=True, timeout=600)
     return done.returncode, done.stdout + done.stderr
@@ -31,6 +32,7 @@ def main() -> None:
     subprocess.run([ROOT / "scripts/build", "release", "longlora_stand_ins"], check=True, stdout=subprocess.DEVNULL)
     with tempfile.TemporaryDirectory() as name:
         out = pathlib.Path(name)
+        (out / "stand_ins").symlink_to(STAND_INS)
         write_tiny_model(out / "tiny")
         (out / "text.jsonl").write_text("".join(json.dumps({"text": f"one line of text, number {i} " * 8}) + "\n" for i in range(40)))
         recipe = out / "recipe.json"
