@@ -251,6 +251,7 @@ def a_stopped_script(out: pathlib.Path, number: int) -> None:
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would inherit that it is ignored
     with tempfile.TemporaryDirectory() as temporary:
         out = pathlib.Path(temporary)
         words = random.Random(1)
