@@ -46,7 +46,8 @@ cxxopts::Options options_of(const Verb& verb) {
   options.positional_help("");
   options.set_width(110);
   verb.declare(options);
-  options.add_options()("isa", "use no more of the processor's instructions than: baseline, avx2 or avx512",
+  options.add_options()("isa",
+                        "use no more of the processor's instructions than: baseline, avx2 or avx512 (without AMX)",
                         cxxopts::value<std::string>(), "SET")("h,help", "show this help");
   return options;
 }

@@ -168,7 +168,8 @@ void print_cost(const StepCost& c, const char* title) {
   };
   const double micro = static_cast<double>(c.micro_batches);
   row("matrix products", c.products,
-      fmt::format("{}, {} of them computed again", flop(c.flops.products() * micro), flop(c.flops.recompute * micro)));
+      flop(c.flops.products() * micro) +
+          (c.flops.recompute > 0 ? fmt::format(", {} of them computed again", flop(c.flops.recompute * micro)) : ""));
   row("attention", c.attention, flop(c.flops.attention() * micro));
   row("norms, RoPE, SwiGLU", c.elementwise, "by memory bandwidth");
   row("optimizer", c.optimizer, "");
@@ -185,6 +186,7 @@ void print_cost(const StepCost& c, const char* title) {
 }
 
 std::string days(double seconds) {
+  if (seconds < 120) return fmt::format("{:.1f} seconds", seconds);
   if (seconds < 7200) return fmt::format("{:.1f} minutes", seconds / 60);
   return seconds < 86400 ? fmt::format("{:.1f} hours", seconds / 3600) : fmt::format("{:.1f} days", seconds / 86400);
 }

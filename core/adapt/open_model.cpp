@@ -91,7 +91,8 @@ OpenedModel open_model(const OpenOptions& options) {
     log::info("{}: no longlora.json, so the model's own RoPE settings are used (--rope gives others)",
               adapters.back().folder().string());
   }
-  const model::Config config = options.rope.empty() ? adapted.config : with_rope(adapted.config, options.rope);
+  model::Config config = options.rope.empty() ? adapted.config : with_rope(adapted.config, options.rope);
+  config.dtype = model::dtype_on_disk(weights, config.dtype);
   const auto tokenizer = open_tokenizer(options.model, config);
   const at::Device device = model::open_device(options.device);
   const auto fits = [&](at::ScalarType type) { return holds(device, config, type); };

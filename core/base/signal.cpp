@@ -97,7 +97,7 @@ void say_first(int number, int rank) {
     line.add(state.number);
     line.add(what.substr(place + 2));
   }
-  if (number == SIGINT && rank < 0) line.add(" (Ctrl-C again ends at once, without saving)");
+  if (number == SIGINT && rank < 0) line.add(" (Ctrl-C again, after a second, ends at once without saving)");
   line.write();
 }
 
@@ -106,7 +106,7 @@ void say_later(int number) {
   Line line;
   line.add(name_of(number));
   line.add(": noted, the program is stopping already");
-  if (number == SIGINT) line.add(" (Ctrl-C again ends at once, without saving)");
+  if (number == SIGINT) line.add(" (Ctrl-C again, after a second, ends at once without saving)");
   line.write();
 }
 

@@ -92,13 +92,23 @@ void load_weights(Llama& llama, const io::TensorStore& store, const Llama::Ready
   llama.fill_units(fill, ready);
 }
 
+std::string dtype_on_disk(const io::TensorStore& store, const std::string& otherwise) {
+  const std::string embedding = "model.embed_tokens.weight";
+  if (!store.contains(embedding)) return otherwise;
+  const std::string name(io::torch_name_of(store.at(embedding).dtype));
+  return name == "bfloat16" || name == "float16" || name == "float32" || name == "float64" ? name : otherwise;
+}
+
 void save_llama(const std::filesystem::path& folder, Llama& llama, at::ScalarType dtype, const Whole& whole) {
   std::vector<io::TensorSource> sources;
   for (const Parameter* p : llama.parameters()) {
     if (p->kind != Kind::lora) sources.push_back(source(p->name, *p, dtype, whole));
   }
   io::write_sharded(folder, std::move(sources), int64_t{5'000'000'000});
-  if (!folder.empty()) write_config(llama.config(), folder / "config.json");
+  if (folder.empty()) return;
+  Config config = llama.config();
+  config.dtype = name_of(dtype);
+  write_config(config, folder / "config.json");
 }
 
 }  // namespace longlora::model

@@ -186,10 +186,13 @@ model::Compute choose_compute(const Setup& setup, int64_t available, int64_t ran
       kept.product.flops = ops::product_rate(setup.device, kept.dtype, kept.product.backend);
       if (4 * kept.product.flops < best.flops) {
         log::warn(
-            "the run was begun on another processor, with {}; {} would be {:.0f} times as fast here. A resumed run "
-            "keeps "
-            "its bits; a new run on its adapter (model.adapter) computes as is fastest here",
-            ops::in_words(kept.product.backend), ops::in_words(best.backend), best.flops / kept.product.flops);
+            "the run was begun with other processor instructions (another processor, or --isa) and goes on as it "
+            "began, "
+            "with {}; {} would be {} times as fast here. A new run from its result (model.path, model.adapter) "
+            "computes "
+            "as is fastest",
+            ops::in_words(kept.product.backend), ops::in_words(best.backend),
+            static_cast<int64_t>(best.flops / kept.product.flops));
       }
       return kept;
     }
@@ -260,6 +263,9 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job, 
               .weights = nullptr,
               .llama = nullptr,
               .memory = {}};
+  if (start.weights) {
+    setup.extension.config.dtype = model::dtype_on_disk(*start.weights, setup.extension.config.dtype);
+  }
   job.claim_gpu(setup.device);
   setup.recipe.context.length = setup.extension.length;
   const recipe::Recipe& recipe = setup.recipe;

@@ -76,7 +76,7 @@ void save_final(const Setup& setup, const model::Whole& whole, bool first) {
 
 void say_plan(int64_t step) {
   if (step == 0) return say_on_stop("finishing up: giving up the first step; there is nothing to save yet");
-  say_on_stop("finishing up: giving up what is under way, saving the state after step {}", step);
+  say_on_stop("finishing up: giving up what is under way, saving the last complete step (so far {})", step);
 }
 
 // From the first rank's lock on the folder to final/.
