@@ -157,7 +157,7 @@ void print_memory(const SpreadPlan& planned, const Machine& machine, const std::
 }
 
 std::string flop(double count) {
-  if (count >= 1e12 || count == 0) return fmt::format("{:.0f} TFLOP", count / 1e12);
+  if (count >= 1e12) return fmt::format("{:.0f} TFLOP", count / 1e12);
   return fmt::format("{:.2g} {}FLOP", count < 1e9 ? count / 1e6 : count / 1e9, count < 1e9 ? 'M' : 'G');
 }
 

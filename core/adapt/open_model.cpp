@@ -92,7 +92,7 @@ OpenedModel open_model(const OpenOptions& options) {
               adapters.back().folder().string());
   }
   model::Config config = options.rope.empty() ? adapted.config : with_rope(adapted.config, options.rope);
-  config.dtype = model::dtype_on_disk(weights, config.dtype);
+  config.dtype = model::dtype_on_disk(weights);
   const auto tokenizer = open_tokenizer(options.model, config);
   const at::Device device = model::open_device(options.device);
   const auto fits = [&](at::ScalarType type) { return holds(device, config, type); };

@@ -13,10 +13,9 @@
 namespace longlora::adapt {
 
 struct OpenOptions {
-  std::filesystem::path model, adapter;  // adapter may be empty
-  std::string dtype = "auto";            // as in model::choose_compute()
-  std::optional<model::Compute> compute =
-      {};  // chosen already, by a result that goes on; `dtype` is not looked at then
+  std::filesystem::path model, adapter;        // adapter may be empty
+  std::string dtype = "auto";                  // as in model::choose_compute()
+  std::optional<model::Compute> compute = {};  // chosen by a result that goes on, instead of by `dtype`
   std::string device = "auto";
   bool other_bases = false;  // an adapter of another base of the same architecture is taken too
   std::string rope;  // "linear:4": other RoPE settings than the model's own; empty: the model's, or the adapter's

@@ -80,6 +80,8 @@ std::string_view name_of(int number) {
   return number == SIGINT ? "SIGINT" : number == SIGTERM ? "SIGTERM" : number == SIGUSR1 ? "SIGUSR1" : "SIGHUP";
 }
 
+constexpr const char* kOnceMore = " (Ctrl-C again, after a second, ends at once without saving)";
+
 void say_first(int number, int rank) {
   const char* text = state.text;
   if (state.quiet || text == nullptr) return;
@@ -97,7 +99,7 @@ void say_first(int number, int rank) {
     line.add(state.number);
     line.add(what.substr(place + 2));
   }
-  if (number == SIGINT && rank < 0) line.add(" (Ctrl-C again, after a second, ends at once without saving)");
+  if (number == SIGINT && rank < 0) line.add(kOnceMore);
   line.write();
 }
 
@@ -106,7 +108,7 @@ void say_later(int number) {
   Line line;
   line.add(name_of(number));
   line.add(": noted, the program is stopping already");
-  if (number == SIGINT) line.add(" (Ctrl-C again, after a second, ends at once without saving)");
+  if (number == SIGINT) line.add(kOnceMore);
   line.write();
 }
 

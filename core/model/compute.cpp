@@ -34,8 +34,6 @@ at::ScalarType stored_dtype(const std::string& name) {
 Compute choose_compute(const std::string& asked, const std::string& stored, const at::Device& device,
                        const std::function<bool(at::ScalarType)>& fits) {
   if (asked == "auto") return fastest(device, fits);
-  if (asked != "stored" && asked != "bfloat16" && asked != "float16" && asked != "float32")
-    usage_error("unknown dtype '{}': auto, stored, bfloat16, float16 or float32", asked);
   const at::ScalarType dtype = asked == "stored" ? stored_dtype(stored) : parse_dtype(asked);
   return {dtype, ops::choose_product(dtype, device)};
 }

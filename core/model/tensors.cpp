@@ -58,7 +58,8 @@ at::ScalarType parse_dtype(const std::string& name) {
   if (name == "bfloat16") return at::kBFloat16;
   if (name == "float16") return at::kHalf;
   if (name == "float32") return at::kFloat;
-  usage_error("unknown dtype '{}': bfloat16, float16 or float32", name);
+  usage_error("unknown dtype '{}': auto, stored, bfloat16, float16 or float32",
+              name);  // the first two: choose_compute()
 }
 
 std::string name_of(at::ScalarType type) {

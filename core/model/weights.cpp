@@ -92,11 +92,8 @@ void load_weights(Llama& llama, const io::TensorStore& store, const Llama::Ready
   llama.fill_units(fill, ready);
 }
 
-std::string dtype_on_disk(const io::TensorStore& store, const std::string& otherwise) {
-  const std::string embedding = "model.embed_tokens.weight";
-  if (!store.contains(embedding)) return otherwise;
-  const std::string name(io::torch_name_of(store.at(embedding).dtype));
-  return name == "bfloat16" || name == "float16" || name == "float32" || name == "float64" ? name : otherwise;
+std::string dtype_on_disk(const io::TensorStore& store) {
+  return std::string(io::torch_name_of(store.at("model.embed_tokens.weight").dtype));
 }
 
 void save_llama(const std::filesystem::path& folder, Llama& llama, at::ScalarType dtype, const Whole& whole) {

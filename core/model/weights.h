@@ -27,9 +27,8 @@ void check_weights(const io::TensorStore& store, const Config& config);
 // The same into a model that is there; `ready` after each unit.
 void load_weights(Llama& llama, const io::TensorStore& store, const Llama::Ready& ready = {});
 
-// The dtype of the weights on disk, by the embedding; config.json may name another one. `otherwise`: there is none, or it is
-// not of a floating-point type that models are computed from.
-[[nodiscard]] std::string dtype_on_disk(const io::TensorStore& store, const std::string& otherwise);
+// The dtype of weights that check_weights() passed, by the embedding's; config.json may name another one.
+[[nodiscard]] std::string dtype_on_disk(const io::TensorStore& store);
 
 // Writes the weights of a model (master copies where there are some) in `dtype`, with config.json. `whole` and an empty folder:
 // as in source() (core/model/tensors.h).

@@ -59,16 +59,17 @@ at::Tensor scores(const at::Tensor& wide_q, const at::Tensor& wide_k) {
 AttentionResult attention_block_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                         AttentionBackend backend) {
   const int64_t n = q.size(0), heads = q.size(1), kv_heads = k.size(1);
-  if (by_flash(q, k, backend) && wants_float32(q)) {
+  const bool flash = by_flash(q, k, backend);
+  if (flash && wants_float32(q)) {
     const AttentionResult wide = attention_block_forward(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat), backend);
     return {wide.out.to(q.scalar_type()), wide.lse};
   }
-  if (by_flash(q, k, backend) && q.is_cpu()) {
+  if (flash && q.is_cpu()) {
     const auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(queries(q, kv_heads), keys(k, heads),
                                                                             keys(v, heads), 0.0, /*is_causal=*/false);
     return {out.permute({2, 0, 1, 3}).reshape(q.sizes()), lse.reshape({heads, n})};
   }
-  if (by_flash(q, k, backend)) {
+  if (flash) {
     const auto result = at::_flash_attention_forward(q, k, v, boundaries(q), boundaries(k), n, k.size(0), 0.0,
                                                      /*is_causal=*/false, /*return_debug_mask=*/false);
     return {std::get<0>(result), std::get<1>(result)};
@@ -90,11 +91,12 @@ void attention_block_backward(const at::Tensor& dout, const at::Tensor& q, const
                               const at::Tensor& dv, AttentionBackend backend) {
   const int64_t n = q.size(0), heads = q.size(1), kv_heads = k.size(1);
   const auto type = sum_type(q);
-  if (by_flash(q, k, backend) && wants_float32(q)) {
+  const bool flash = by_flash(q, k, backend);
+  if (flash && wants_float32(q)) {
     return attention_block_backward(dout.to(at::kFloat), q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat),
                                     {joined.out.to(at::kFloat), joined.lse}, dq, dk, dv, backend);
   }
-  if (by_flash(q, k, backend) && q.is_cpu()) {
+  if (flash && q.is_cpu()) {
     const auto [q_grad, k_grad, v_grad] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
         queries(dout, kv_heads), queries(q, kv_heads), keys(k, heads), keys(v, heads), queries(joined.out, kv_heads),
         rows(joined.lse, kv_heads), 0.0, /*is_causal=*/false);
@@ -103,7 +105,7 @@ void attention_block_backward(const at::Tensor& dout, const at::Tensor& q, const
     dv.add_(v_grad.sum(1, /*keepdim=*/false, type).transpose(0, 1));
     return;
   }
-  if (by_flash(q, k, backend)) {
+  if (flash) {
     const at::Tensor no_dropout = at::empty({2}, q.options().dtype(at::kLong));
     const auto [q_grad, k_grad, v_grad] = at::_flash_attention_backward(
         dout, q, k, v, joined.out, joined.lse.contiguous(), boundaries(q), boundaries(k), n, k.size(0), 0.0,

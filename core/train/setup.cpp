@@ -58,6 +58,7 @@ Start open_start(const recipe::Recipe& asked) {
     const adapt::AdaptedConfig adapted = adapt::adapted_config(base, *start.weights, start.adapters);
     adapt::check_stacked(start.adapters, adapted);
     base = adapted.config;  // also with the adapters' context
+    base.dtype = model::dtype_on_disk(*start.weights);
   }
   start.extension = model::extend(base, asked.context.rope, asked.context.length);
   const fs::path folder = tokenizer_folder(asked);
@@ -183,14 +184,14 @@ model::Compute choose_compute(const Setup& setup, int64_t available, int64_t ran
     if (asked == "auto" || (asked == "stored" ? stored : model::parse_dtype(asked)) == kept.dtype) {
       if (!setup.device.is_cpu()) return {kept.dtype, ops::choose_product(kept.dtype, setup.device)};
       const ops::ProductChoice best = ops::choose_product(kept.dtype, setup.device);
-      kept.product.flops = ops::product_rate(setup.device, kept.dtype, kept.product.backend);
+      kept.product.flops = kept.product.backend == best.backend
+                               ? best.flops
+                               : ops::product_rate(setup.device, kept.dtype, kept.product.backend);
       if (4 * kept.product.flops < best.flops) {
         log::warn(
             "the run was begun with other processor instructions (another processor, or --isa) and goes on as it "
-            "began, "
-            "with {}; {} would be {} times as fast here. A new run from its result (model.path, model.adapter) "
-            "computes "
-            "as is fastest",
+            "began, with {}; {} would be {} times as fast here. A new run from its result (model.path, model.adapter) "
+            "computes as is fastest",
             ops::in_words(kept.product.backend), ops::in_words(best.backend),
             static_cast<int64_t>(best.flops / kept.product.flops));
       }
@@ -263,9 +264,6 @@ Setup prepare_run(const recipe::Recipe& asked, recipe::Use use, dist::Job& job, 
               .weights = nullptr,
               .llama = nullptr,
               .memory = {}};
-  if (start.weights) {
-    setup.extension.config.dtype = model::dtype_on_disk(*start.weights, setup.extension.config.dtype);
-  }
   job.claim_gpu(setup.device);
   setup.recipe.context.length = setup.extension.length;
   const recipe::Recipe& recipe = setup.recipe;

@@ -189,8 +189,13 @@ def a_stopped_doctor() -> None:
     assert doctor.returncode == 75 and "Attention" not in said[0], (doctor.returncode, said)
 
 
+def state_in(stat: pathlib.Path) -> str:
+    """R, S, T, Z, ... of a process or thread, by its file in /proc."""
+    return stat.read_text().rpartition(")")[2].split()[0]
+
+
 def stands_still(pid: int) -> bool:
-    return all(path.read_text().rpartition(")")[2].split()[0] == "T" for path in pathlib.Path(f"/proc/{pid}/task").glob("*/stat"))
+    return all(state_in(stat) == "T" for stat in pathlib.Path(f"/proc/{pid}/task").glob("*/stat"))
 
 
 def pending(pid: int) -> set:
@@ -208,7 +213,7 @@ def wait_for_end(pid: int) -> None:
     end = time.monotonic() + PATIENCE
     while True:
         try:
-            state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            state = state_in(pathlib.Path(f"/proc/{pid}/stat"))
         except OSError:
             return
         if state in "ZX":
