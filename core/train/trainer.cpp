@@ -17,13 +17,27 @@ namespace {
 
 constexpr uint64_t kOrder = 4;  // stream of the run's seed, beside those of setup.cpp and steps.cpp
 
+// A batch job may be started again after its last rank was killed with the result already written.
+bool is_finished(const fs::path& dir) {
+  return fs::exists(dir / "final");
+}
+
+void check_same_length(const recipe::Recipe& recipe, recipe::Use use) {
+  const fs::path file = fs::path(recipe.checkpoint.dir) / "recipe.resolved.json";
+  if (!fs::exists(file)) return;
+  const int64_t steps = recipe::read(file.string(), {}, use).schedule.steps;
+  if (recipe.schedule.steps != steps) {
+    usage_error(
+        "--resume: {} holds a finished run of {} steps, and schedule.steps is {} now; to train on, start a new run with "
+        "another checkpoint.dir from its result, {}",
+        recipe.checkpoint.dir, steps, recipe.schedule.steps, (fs::path(recipe.checkpoint.dir) / "final").string());
+  }
+}
+
 // The run's folder must be new, or resumed; it is made when all else is known to be right; a killed run's half-written checkpoints are swept away.
 void open_folder(const recipe::Recipe& recipe, bool resume) {
   const fs::path dir = recipe.checkpoint.dir;
-  if (fs::exists(dir / "final")) {
-    usage_error("{} holds a finished run, nothing is left to do; choose another checkpoint.dir for a new one",
-                dir.string());
-  }
+  if (is_finished(dir)) usage_error("{} holds a finished run; choose another checkpoint.dir for a new one", dir.string());
   const bool begun = fs::exists(dir / "recipe.resolved.json") || fs::exists(dir / "metrics.jsonl");
   if (resume && !begun && !newest_checkpoint(dir)) {
     usage_error("--resume: {} holds no run; start without --resume, or name the run's folder", dir.string());
@@ -208,6 +222,11 @@ void check_ranks(const recipe::Recipe& recipe, const dist::Launch& launch) {
 
 Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use, dist::Job& job) {
   check_ranks(asked, job.launch());
+  if (resume && is_finished(asked.checkpoint.dir)) {
+    check_same_length(asked, use);
+    if (job.first()) log::info("{}: this run is finished; nothing is left to do", asked.checkpoint.dir);
+    return Exit::done;
+  }
   if (job.first()) open_folder(asked, resume);
   const auto newest = resume && job.first() ? newest_checkpoint(asked.checkpoint.dir) : std::nullopt;
   Setup setup = prepare_run(asked, use, job, newest ? manner_of(*newest) : Manner{});

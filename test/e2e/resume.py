@@ -61,7 +61,11 @@ def compare(name: str, recipe: dict, out: pathlib.Path, weights: str, stop_after
     assert same, f"{name}: the resumed run's weights differ"
     assert log_of(whole) == log_of(parts), f"{name}: the resumed run's log differs"
     assert run(recipe, whole) == 2, f"{name}: a finished run's folder was run into again"
-    assert run(recipe, whole, "--resume") == 2, f"{name}: a finished run was resumed"
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    assert run(recipe, whole, "--resume") == 0, f"{name}: a finished run with --resume is no success"
+    assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*")}, f"{name}: a finished run was touched"
+    longer = {**recipe, "schedule": {**recipe["schedule"], "steps": recipe["schedule"]["steps"] + 1}}
+    assert run(longer, whole, "--resume") == 2, f"{name}: a finished run was lengthened in silence"
 
 
 def resume_keeps_how_it_computed(recipe: dict, out: pathlib.Path) -> None:
