@@ -47,7 +47,7 @@ cxxopts::Options options_of(const Verb& verb) {
   options.set_width(110);
   verb.declare(options);
   options.add_options()("isa",
-                        "use no more of the processor's instructions than: baseline, avx2 or avx512 (without AMX)",
+                        "use no more of the processor's instructions than: baseline, avx2, avx512 or amx",
                         cxxopts::value<std::string>(), "SET")("h,help", "show this help");
   return options;
 }
@@ -59,7 +59,7 @@ void print_overview(const std::vector<Verb>& table) {
   for (const Verb& verb : table) fmt::print("  {:<14} {}\n", verb.name, verb.summary);
   fmt::print(
       "\n'longlora help VERB' shows the options of a verb; 'longlora --version' the version.\n"
-      "'--isa baseline|avx2|avx512' makes any verb compute as on a processor that has no more.\n"
+      "'--isa baseline|avx2|avx512|amx' makes any verb compute as on a processor that has no more.\n"
       "exit codes: 0 done, 1 failed while running, 2 wrong usage or recipe, 3 an input file is missing or damaged,\n"
       "            75 saved and stopped on a signal; the same command (train and sft: with --resume) goes on,\n"
       "            130 ended by a second Ctrl-C without saving\n");

@@ -23,14 +23,15 @@ PRODUCTS = ROOT / "build/longlora_cpu_products_bench"
 # Names for --isa, what the processor must have for it, and the libraries' own variables (core/base/isa.cpp), for the peer.
 SETS = {"avx2": ("avx2", ("avx2", "AVX2", "AVX2")),
         "avx512": ("avx512_bf16", ("avx512", "AVX512_CORE_BF16", "AVX512")),
+        "amx": ("amx_bf16", ("avx512", "AVX512_CORE_AMX", "AVX512")),
         "all": ("", None)}
 
 
 def sets_here() -> list[str]:
     flags = pathlib.Path("/proc/cpuinfo").read_text().split()
-    here = [name for name, (flag, _) in SETS.items() if flag in flags or not flag]
-    more = "amx_bf16" in flags or ("avx512f" in flags and "avx512_bf16" not in flags)  # than the largest set with a name
-    return [name for name in here if name != "all" or more or len(here) == 1]
+    here = [name for name, (flag, _) in SETS.items() if flag in flags]
+    nameless = not here or ("avx512f" in flags and "avx512_bf16" not in flags)  # more than the largest set with a name
+    return here + ["all"] * nameless
 
 
 def environment(name: str) -> dict:

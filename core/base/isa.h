@@ -8,8 +8,9 @@
 
 namespace longlora {
 
-// From the smallest to the largest. baseline: what every processor of its kind has; avx512: with bfloat16.
-enum class Isa { baseline, avx2, avx512 };
+// From the smallest to the largest. baseline: what every processor of its kind has; avx512: with bfloat16; amx: with
+// bfloat16 too, and with the operating system's leave to use tiles.
+enum class Isa { baseline, avx2, avx512, amx };
 
 [[nodiscard]] std::string_view to_string(Isa isa);
 

@@ -2,16 +2,23 @@
 
 #include <ATen/Version.h>
 
+#include <cstdlib>
+
 #include "core/base/isa.h"
 
 namespace longlora::ops {
 namespace {
 
 #if defined(__x86_64__)
-// What LibTorch's own kernels use: what the processor has, or less under a limit.
-Isa libtorch_isa() {
+// What LibTorch's own kernels use, and oneDNN's for AMX, which LibTorch has none of: what the processor has, or less under
+// a limit.
+Isa libraries_isa() {
   const std::string capability = at::get_cpu_capability();
-  return capability == "DEFAULT" ? Isa::baseline : capability == "AVX2" ? Isa::avx2 : Isa::avx512;
+  if (capability == "DEFAULT") return Isa::baseline;
+  if (capability == "AVX2") return Isa::avx2;
+  const char* const onednn = std::getenv("ONEDNN_MAX_CPU_ISA");
+  const std::string limit = onednn != nullptr ? onednn : "";
+  return limit.starts_with("AVX") && limit.find("AMX") == std::string::npos ? Isa::avx512 : Isa::amx;
 }
 #endif
 
@@ -20,7 +27,9 @@ Isa libtorch_isa() {
 const cpu::Kernels& cpu_kernels() {
 #if defined(__x86_64__)
   static const cpu::Kernels& chosen = [&]() -> const cpu::Kernels& {
-    switch (std::min(processor_isa(), libtorch_isa())) {
+    switch (std::min(processor_isa(), libraries_isa())) {
+      case Isa::amx:
+        return cpu_amx::kernels();
       case Isa::avx512:
         return cpu_avx512::kernels();
       case Isa::avx2:

@@ -10,6 +10,7 @@
 #include "core/base/error.h"
 #include "core/model/device.h"
 #include "core/ops/attention_backends.h"
+#include "cpu_numbers.h"
 
 #ifndef LONGLORA_KERNELS_ON_HOST
 #define LONGLORA_KERNELS_ON_HOST 0
@@ -99,13 +100,8 @@ struct Way {
 const Way kReference = {AttentionBackend::reference}, kSdpa = {AttentionBackend::sdpa};
 
 std::vector<Way> kernels_that_run_here() {
-  std::vector<Way> ways = {{AttentionBackend::cpu, &cpu_baseline::kernels()}};
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    ways.push_back({AttentionBackend::cpu, &cpu_avx2::kernels()});
-  }
-#endif
-  if (std::string(cpu_kernels().name) == "avx512") ways.push_back({AttentionBackend::cpu, &cpu_kernels()});
+  std::vector<Way> ways;
+  for (const cpu::Kernels* kernels : test::kernels_that_run_here()) ways.push_back({AttentionBackend::cpu, kernels});
   return ways;
 }
 

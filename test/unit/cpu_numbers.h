@@ -99,14 +99,20 @@ class Numbers {
   std::vector<uint64_t> bits_;
 };
 
-// Calls body for the kernels of every instruction set that this processor has and every element type.
-inline void with_every_kernel(const std::function<void(const cpu::Kernels&, Element)>& body) {
+// The kernels of every instruction set that this processor has.
+inline std::vector<const cpu::Kernels*> kernels_that_run_here() {
   std::vector<const cpu::Kernels*> all = {&cpu_baseline::kernels()};
 #if defined(__x86_64__)
   if (processor_isa() >= Isa::avx2) all.push_back(&cpu_avx2::kernels());
   if (processor_isa() >= Isa::avx512) all.push_back(&cpu_avx512::kernels());
+  if (processor_isa() >= Isa::amx) all.push_back(&cpu_amx::kernels());
 #endif
-  for (const cpu::Kernels* kernels : all) {
+  return all;
+}
+
+// Calls body for each of those and every element type.
+inline void with_every_kernel(const std::function<void(const cpu::Kernels&, Element)>& body) {
+  for (const cpu::Kernels* kernels : kernels_that_run_here()) {
     for (const Element element : kElements) {
       INFO(kernels->name << " kernels, " << kElementNames[static_cast<int>(element)]);
       body(*kernels, element);

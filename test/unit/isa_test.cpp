@@ -34,7 +34,7 @@ TEST_CASE("--isa before or after the verb sets what is computed with, and the ou
   const test::TemporaryFolder folder;
   const std::string data = write_tokens(folder.path());
   std::vector<double> losses;
-  for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
+  for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512, Isa::amx}) {
     if (isa > processor_isa()) continue;
     const std::string name(to_string(isa));
     for (const bool first : {true, false}) {
@@ -55,7 +55,7 @@ TEST_CASE("--isa refuses what is no instruction set, or more than the processor 
     const test::Outcome out = test::run_in_shell("'" LONGLORA_BINARY "' " + std::string(words));
     INFO(out.text);
     CHECK(out.code == 2);
-    CHECK_THAT(out.text, Catch::Contains("baseline, avx2 or avx512"));
+    CHECK_THAT(out.text, Catch::Contains("baseline, avx2, avx512 or amx"));
   }
   CHECK_THROWS_WITH(limit_isa("avx22"), Catch::Contains("did you mean 'avx2'?"));
   CHECK_THROWS_WITH(limit_isa("avx512", Isa::avx2), Catch::Contains("this processor has avx2 at most"));

@@ -7,6 +7,7 @@
 // of a query are lanes of a vector, and P^T and dS^T are in the form that the products for dV and dK read. dQ
 // is summed turned too. All sums over a segment stay in float32 (float64) scratch; one task owns dK and dV,
 // so nothing depends on threads.
+#include "core/ops/cpu/amx.h"
 #include "core/ops/cpu/attention.h"
 #include "core/ops/cpu/attention_tile.h"
 
@@ -46,6 +47,10 @@ class Backward {
     dq_ = scratch.take<S>(tokens * shape_.wide);
     dk_ = scratch.take<S>(tokens * shape_.wide);
     dv_ = scratch.take<S>(tokens * shape_.wide);
+    if constexpr (Tiles<T>::kUsed) {
+      s_ = scratch.take<S>(kKeys * kColumns);
+      dp_ = scratch.take<S>(kKeys * kColumns);
+    }
     used_ = scratch.used();
   }
   [[nodiscard]] int64_t used() const { return used_; }
@@ -53,6 +58,7 @@ class Backward {
   void run(const cpu::AttentionTask& task) {
     const int64_t tokens = task.end - task.begin, window = a_.forward.window;
     const int64_t kv = task.head / a_.forward.ratio;
+    [[maybe_unused]] const typename Tiles<T>::InUse tiles;
     const int64_t bytes = round_up(tokens, kKeys) * shape_.wide * static_cast<int64_t>(sizeof(S));
     __builtin_memset(dk_, 0, bytes);
     __builtin_memset(dv_, 0, bytes);
@@ -124,6 +130,8 @@ class Backward {
     const int64_t rows = round_up(keys, kRowGroup);
     const bool diagonal = key + rows - 1 > query_;  // rows beyond the last key count as later ones
     const bool masked = diagonal || (a_.forward.window > 0 && query_end_ - 1 - key >= a_.forward.window);
+    if constexpr (Tiles<T>::kUsed)
+      return masked ? in_tiles<true>(begin, key, tile, rows) : in_tiles<false>(begin, key, tile, rows);
     const auto seen_by_none = [&](int64_t row) {  // vectors of queries that lie before the keys from `row`
       return key + row > query_ ? (key + row - query_) / kLanes : 0;
     };
@@ -163,32 +171,93 @@ class Backward {
     }
   }
 
+  // A tile of `rows` keys with AMX.
+  template <bool masked>
+  void in_tiles(int64_t begin, int64_t key, int64_t tile, int64_t rows) {
+    const auto seen = [&](int64_t columns) {  // keys that the first so many queries see
+      const int64_t count = query_ + columns - key;
+      return count < rows ? count : rows;
+    };
+    if (masked || rows < kKeys || vectors_ * kLanes < kColumns) {
+      __builtin_memset(p_, 0, kKeys * kColumns / kPair * sizeof(Unit));
+      __builtin_memset(ds_, 0, kKeys * kColumns / kPair * sizeof(Unit));
+      __builtin_memset(ds_rows_, 0, kKeys * kColumns / kPair * sizeof(Unit));
+    }
+    using Range = typename Tiles<T>::Range;
+    const int64_t columns = vectors_ * kLanes, whole = round_up(rows, kLanes), stride = kColumns / kPair;
+    const auto scores = [&](int64_t row, int64_t column, int64_t, int64_t count) {
+      return Range{0, row < seen(column + count) ? shape_.units : 0};
+    };
+    Tiles<T>::template multiply<false>(s_, kColumns, k_ + tile * packed_, shape_.units, q_columns_, kColumns, whole,
+                                       columns, scores);
+    Tiles<T>::template multiply<false>(dp_, kColumns, v_ + tile * packed_, shape_.units, dout_columns_, kColumns, whole,
+                                       columns, scores);
+    for (int64_t v = 0; v < vectors_; ++v) {
+      for (int64_t row = 0; row < seen((v + 1) * kLanes); row += kRowGroup) {
+        Vec<S> p[kRowGroup][1], dp[kRowGroup][1];
+        for (int r = 0; r < kRowGroup; ++r) {
+          p[r][0] = load_vector(s_ + (row + r) * kColumns + v * kLanes);
+          dp[r][0] = load_vector(dp_ + (row + r) * kColumns + v * kLanes);
+        }
+        probabilities<kRowGroup, 1, masked>(p, key, row, v * kLanes);
+        score_gradients<kRowGroup, 1>(p, dp, row, v * kLanes);
+      }
+    }
+    const auto queries = [&](int64_t row, int64_t, int64_t, int64_t) {  // pairs of those that see the keys from `row`
+      const int64_t none = key + row > query_ ? key + row - query_ : 0;
+      return Range{none / (kPair * kLanes) * kLanes, round_up(columns, kPair * kLanes) / kPair};
+    };
+    const auto keys = [&](int64_t, int64_t column, int64_t, int64_t count) {
+      return Range{0, round_up(seen(column + count), kPair * kLanes) / kPair};
+    };
+    const int64_t at = (key - begin) * shape_.wide;
+    Tiles<T>::template multiply<true>(dv_ + at, shape_.wide, p_, stride, dout_pairs_, shape_.units * kPair, whole,
+                                      shape_.wide, queries);
+    Tiles<T>::template multiply<true>(dk_ + at, shape_.wide, ds_, stride, q_pairs_, shape_.units * kPair, whole,
+                                      shape_.wide, queries);
+    Tiles<T>::template multiply<true>(dq_ + (query_ - begin) * shape_.wide, kColumns, k_turned_ + tile * packed_,
+                                      kKeys / kPair, ds_rows_, kColumns, shape_.wide, columns, keys);
+  }
+
   // P^T and dS^T of rows [row, row + rows) of the tile for n vectors of queries from vector `first`.
   template <int rows, int n, bool masked>
   void gradients(int64_t tile, int64_t key, int64_t row, int64_t first) {
-    const int64_t column = first * kLanes, stride = kColumns / kPair;
+    const int64_t column = first * kLanes;
     Vec<S> p[rows][n] = {};
     multiply<T, rows, n>(p, k_ + tile * packed_ + row * shape_.units, shape_.units, q_columns_ + column, kColumns,
                          shape_.depth);
+    probabilities<rows, n, masked>(p, key, row, column);
+    Vec<S> dp[rows][n] = {};
+    multiply<T, rows, n>(dp, v_ + tile * packed_ + row * shape_.units, shape_.units, dout_columns_ + column, kColumns,
+                         shape_.depth);
+    score_gradients<rows, n>(p, dp, row, column);
+  }
+
+  // From scores to probabilities, also into p_.
+  template <int rows, int n, bool masked>
+  LONGLORA_INLINE void probabilities(Vec<S> (&p)[rows][n], int64_t key, int64_t row, int64_t column) {
     if constexpr (masked) hide<S>(p, query_ + column, key + row, a_.forward.window);
     const S scale = static_cast<S>(a_.forward.scale * 1.4426950408889634);
     for (int v = 0; v < n; ++v) {
       const Vec<S> lse = load_vector(lse_ + column + v * kLanes);
       for (int r = 0; r < rows; ++r) {
         p[r][v] = exp2<Op::kExpDegree>(p[r][v] * scale - lse);
-        Op::store_columns(p_ + (row + r) * stride + (column + v * kLanes) / kPair, p[r][v]);
+        Op::store_columns(p_ + ((row + r) * kColumns + column + v * kLanes) / kPair, p[r][v]);
       }
     }
-    Vec<S> ds[rows][n] = {};
-    multiply<T, rows, n>(ds, v_ + tile * packed_ + row * shape_.units, shape_.units, dout_columns_ + column, kColumns,
-                         shape_.depth);
+  }
+
+  // dS = P (dP - delta) into ds_ and ds_rows_.
+  template <int rows, int n>
+  LONGLORA_INLINE void score_gradients(const Vec<S> (&p)[rows][n], const Vec<S> (&dp)[rows][n], int64_t row,
+                                       int64_t column) {
     for (int v = 0; v < n; ++v) {
       const Vec<S> delta = load_vector(delta_ + column + v * kLanes);
       for (int r = 0; r < rows; r += 2) {
-        const Vec<S> even = p[r][v] * (ds[r][v] - delta), odd = p[r + 1][v] * (ds[r + 1][v] - delta);
-        Unit* to = ds_ + (row + r) * stride + (column + v * kLanes) / kPair;
+        const Vec<S> even = p[r][v] * (dp[r][v] - delta), odd = p[r + 1][v] * (dp[r + 1][v] - delta);
+        Unit* to = ds_ + ((row + r) * kColumns + column + v * kLanes) / kPair;
         Op::store_columns(to, even);
-        Op::store_columns(to + stride, odd);
+        Op::store_columns(to + kColumns / kPair, odd);
         Op::store_rows(ds_rows_ + (row + r) / kPair * kColumns + column + v * kLanes, kColumns, even, odd);
       }
     }
@@ -216,7 +285,8 @@ class Backward {
   Unit *q_columns_, *q_pairs_;  // the current queries: Q^T [units][64], Q [64 / pair][D]
   Unit *dout_columns_, *dout_pairs_;
   Unit *k_, *v_, *k_turned_;  // the current span: K, V [tiles][64][units], K^T [tiles][D][64 / pair]
-  Unit *p_, *ds_, *ds_rows_;  // one tile: P^T, dS^T [64][64 / pair], dS^T [64 / pair][64]
+  S *s_ = nullptr, *dp_ = nullptr;  // one tile, with AMX: S^T, dP^T [64][64]
+  Unit *p_, *ds_, *ds_rows_;        // one tile: P^T, dS^T [64][64 / pair], dS^T [64 / pair][64]
   S *lse_, *delta_;           // [64] of the current queries; lse in powers of two
   S* turned_;
   S *dq_, *dk_, *dv_;  // sums of the segment: [blocks][D][64], [tokens][D] twice

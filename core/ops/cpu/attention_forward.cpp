@@ -2,9 +2,10 @@
 //
 // Scores are worked out turned, S^T = K Q^T, so that a query is a lane of a vector: maxima, sums and
 // rescaling of a query need no work across lanes, and the probabilities leave the registers in the form that
-// O^T += V^T P^T reads. Scores never reach memory. The running maximum of a query is only raised when a score
+// O^T += V^T P^T reads. Scores never reach memory, but for AMX tiles, which can be read from memory only. The running maximum of a query is only raised when a score
 // exceeds it by 2^kSlack: until then the probabilities are merely larger than 1, which costs no precision in
 // floating point.
+#include "core/ops/cpu/amx.h"
 #include "core/ops/cpu/attention.h"
 #include "core/ops/cpu/attention_tile.h"
 
@@ -36,6 +37,7 @@ class Forward {
     top_ = scratch.take<S>(kBlocks * kColumns);
     sum_ = scratch.take<S>(kBlocks * kColumns);
     turned_ = scratch.take<S>(kColumns * shape_.wide);
+    if constexpr (Tiles<T>::kUsed) s_ = scratch.take<S>(kKeys * kColumns);
     used_ = scratch.used();
   }
   [[nodiscard]] int64_t used() const { return used_; }
@@ -43,6 +45,7 @@ class Forward {
   void run(const cpu::AttentionTask& task) {
     const int64_t kv = task.head / a_.ratio;
     const int64_t blocks = (task.to - task.from + kColumns - 1) / kColumns;
+    [[maybe_unused]] const typename Tiles<T>::InUse tiles;
     start(task, blocks);
     int64_t key = task.begin;
     if (a_.window > 0 && task.from - a_.window + 1 > key) key = task.from - a_.window + 1;
@@ -107,6 +110,7 @@ class Forward {
     key_ = key;
     diagonal_ = key + round_up(keys, kRowGroup) - 1 > query_;  // rows beyond the last key count as later ones
     const bool masked = diagonal_ || (a_.window > 0 && query_end_ - 1 - key >= a_.window);
+    if constexpr (Tiles<T>::kUsed) return masked ? in_tiles<true>(keys) : in_tiles<false>(keys);
     if (diagonal_) __builtin_memset(p_, 0, kKeys / kPair * kColumns * sizeof(Unit));
     for (int64_t first = 0; first < vectors_; first += kPanel) {
       const int64_t last = first + kPanel < vectors_ ? first + kPanel : vectors_;
@@ -126,6 +130,65 @@ class Forward {
       }
       add_values(first, round_up(keys, kRowGroup));
     }
+  }
+
+  // A tile of keys with AMX: all scores, all probabilities, all of O.
+  template <bool masked>
+  void in_tiles(int64_t keys) {
+    const int64_t rows = round_up(keys, kRowGroup);
+    const auto seen = [&](int64_t columns) {  // keys that the first so many queries see
+      const int64_t count = query_ + columns - key_;
+      return count < rows ? count : rows;
+    };
+    if (masked || keys < kKeys) __builtin_memset(p_, 0, kKeys / kPair * kColumns * sizeof(Unit));
+    using Range = typename Tiles<T>::Range;
+    Tiles<T>::template multiply<false>(
+        s_, kColumns, k_tile_, shape_.units, q_block(), kColumns, round_up(rows, kLanes), vectors_ * kLanes,
+        [&](int64_t row, int64_t column, int64_t, int64_t columns) {
+          return Range{0, row < seen(column + columns) ? shape_.units : 0};
+        });
+    for (int64_t v = 0; v < vectors_; ++v) {
+      const int64_t count = seen((v + 1) * kLanes);
+      if (count > 0) probabilities<masked>(v, round_up(count, kRowGroup));
+    }
+    Tiles<T>::template multiply<true>(o_block(), kColumns, v_tile_, kKeys / kPair, p_, kColumns, shape_.wide,
+                                      vectors_ * kLanes, [&](int64_t, int64_t column, int64_t, int64_t columns) {
+                                        return Range{0, round_up(seen(column + columns), kPair * kLanes) / kPair};
+                                      });
+  }
+
+  // From the scores s_ of vector `v` of queries with the tile's first `rows` keys into p_.
+  template <bool masked>
+  void probabilities(int64_t v, int64_t rows) {
+    S *s = s_ + v * kLanes, *sum = sum_ + block_ * kColumns + v * kLanes;
+    const S scale = static_cast<S>(a_.scale * 1.4426950408889634);
+    Vec<S> best[kRowGroup];
+    for (int r = 0; r < kRowGroup; ++r) best[r] = all_lanes(static_cast<S>(kHidden));
+    for (int64_t row = 0; row < rows; row += kRowGroup) {
+      Vec<S> group[kRowGroup][1];
+      for (int r = 0; r < kRowGroup; ++r) group[r][0] = load_vector(s + (row + r) * kColumns);
+      if constexpr (masked) {
+        hide<S>(group, query_ + v * kLanes, key_ + row, a_.window);
+        for (int r = 0; r < kRowGroup; ++r) store_vector(s + (row + r) * kColumns, group[r][0]);
+      }
+      for (int r = 0; r < kRowGroup; ++r) best[r] = larger<S>(best[r], group[r][0]);
+    }
+    for (int r = 1; r < kRowGroup; ++r) best[0] = larger<S>(best[0], best[r]);
+    best[0] *= scale;
+    const S* top = top_ + block_ * kColumns + v * kLanes;
+    if (exceeds<S>(best[0], load_vector(top) + static_cast<S>(kSlack))) raise_top(v, best[0]);
+    const Vec<S> base = load_vector(top);
+    Vec<S> total[2] = {load_vector(sum), {}};
+    for (int64_t row = 0; row < rows; row += kRowGroup) {
+      for (int r = 0; r < kRowGroup; r += 2) {
+        const Vec<S> even = exp2<Op::kExpDegree>(load_vector(s + (row + r) * kColumns) * scale - base);
+        const Vec<S> odd = exp2<Op::kExpDegree>(load_vector(s + (row + r + 1) * kColumns) * scale - base);
+        total[0] += even;
+        total[1] += odd;
+        Op::store_rows(p_ + (row + r) / kPair * kColumns + v * kLanes, kColumns, even, odd);
+      }
+    }
+    store_vector(sum, total[0] + total[1]);
   }
 
   // Probabilities of rows [row, row + rows) of the tile for n vectors of queries from vector `first`, into p_. A function
@@ -225,6 +288,7 @@ class Forward {
   Unit* p_;              // P^T of one tile [64 / pair][64]
   S *o_, *top_, *sum_;   // O^T [blocks][D][64]; running maximum (in powers of two) and sum [blocks][64]
   S* turned_;
+  S* s_ = nullptr;  // S^T of one tile [64][64], with AMX
   int64_t used_;
 
   int64_t block_ = 0, query_ = 0, query_end_ = 0, vectors_ = 0;  // the current queries

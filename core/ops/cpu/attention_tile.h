@@ -16,7 +16,7 @@ namespace attention {
 
 // Sizes of the vectors, and of a panel: the most vectors of columns that one product works on at once, such
 // that its sums fit the registers.
-#if defined(LONGLORA_ISA_avx512)
+#if defined(LONGLORA_ISA_avx512) || defined(LONGLORA_ISA_amx)
 constexpr int kVectorBytes = 64, kPanel = 4;
 #elif defined(LONGLORA_ISA_avx2)
 constexpr int kVectorBytes = 32, kPanel = 3;

@@ -180,7 +180,9 @@ void cross_entropy(cpu::Element element, const cpu::CrossEntropy& a, int64_t beg
 
 const cpu::Kernels& kernels() {
   static constexpr cpu::Kernels table = {
-#if defined(LONGLORA_ISA_avx512)
+#if defined(LONGLORA_ISA_amx)
+    "amx",
+#elif defined(LONGLORA_ISA_avx512)
     "avx512",
 #elif defined(LONGLORA_ISA_avx2)
     "avx2",

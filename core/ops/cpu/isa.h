@@ -1,5 +1,5 @@
 // The namespace of the instruction set that this file is compiled for: the same kernels exist several times,
-// once in longlora::cpu_baseline, once in longlora::cpu_avx2, once in longlora::cpu_avx512
+// in longlora::cpu_baseline, longlora::cpu_avx2, longlora::cpu_avx512 and longlora::cpu_amx
 // (scripts/cmake/CpuKernels.cmake). Kernels take raw pointers, sizes and strides, work on the index range
 // that the caller gives (the caller owns the threads), and include neither torch nor std templates.
 #pragma once

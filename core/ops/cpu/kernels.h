@@ -131,3 +131,6 @@ const cpu::Kernels& kernels();
 namespace longlora::cpu_avx512 {
 const cpu::Kernels& kernels();
 }
+namespace longlora::cpu_amx {
+const cpu::Kernels& kernels();
+}
