@@ -109,20 +109,9 @@ class Backward {
     const S* lse = static_cast<const S*>(a_.forward.lse) + head * a_.forward.lse_stride;
     for (int64_t t = 0; t < kColumns; ++t) {
       lse_[t] = t < count ? lse[query_ + t] * static_cast<S>(1.4426950408889634) : S(0);
-      delta_[t] = t < count ? dot(dout[query_ + t], out[query_ + t]) : S(0);
+      const T *x = dout[query_ + t], *y = out[query_ + t];
+      delta_[t] = t < count ? sum<T>(shape_.d, [=](auto at) { return at.load(x) * at.load(y); }) : S(0);
     }
-  }
-
-  S dot(const T* x, const T* y) const {
-    S lane[16] = {};
-    int64_t i = 0;
-    for (; i + 16 <= shape_.d; i += 16) {
-      for (int l = 0; l < 16; ++l) lane[l] += load(x[i + l]) * load(y[i + l]);
-    }
-    S total = 0;
-    for (; i < shape_.d; ++i) total += load(x[i]) * load(y[i]);
-    for (const S l : lane) total += l;
-    return total;
   }
 
   // The current queries against `keys` keys from token `key`, which lie packed as tile `tile`.
@@ -266,7 +255,7 @@ class Backward {
   void write(const cpu::AttentionTask& task, const HeadRows<T>& to, const S* from, S scale) const {
     for (int64_t t = task.begin; t < task.end; ++t, from += shape_.wide) {
       T* row = to[t];
-      for (int64_t i = 0; i < shape_.d; ++i) store(row[i], from[i] * scale);
+      each<T>(shape_.d, [=](auto at) { at.store(row, at.load(from) * scale); });
     }
   }
 

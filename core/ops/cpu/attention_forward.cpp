@@ -277,7 +277,7 @@ class Forward {
       lse[t] = sum_[block_ * kColumns + t - query_];
       const S* row = turned_ + (t - query_) * shape_.wide;
       T* to = out[t];
-      for (int64_t i = 0; i < shape_.d; ++i) store(to[i], row[i]);
+      each<T>(shape_.d, [=](auto at) { at.store(to, at.load(row)); });
     }
   }
 

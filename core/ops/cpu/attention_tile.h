@@ -1,59 +1,25 @@
-// The pieces that CPU attention is made of: vectors of the instruction set's width, 2^x, packed operands and
-// the small matrix product that does the work.
+// The pieces that CPU attention is made of: packed operands and the small matrix product that does the work.
 //
 // Operands are stored in "units" along the dimension that is summed over: a unit is one float or double, or,
 // where the processor multiplies bfloat16 (AVX-512 BF16), a pair of bfloat16. A product C += A B reads A row
 // by row, one unit broadcast to all lanes, and B as vectors of units: B[k / pair][columns].
 #pragma once
-#include "core/ops/cpu/element.h"
-
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
+#include "core/ops/cpu/vectors.h"
 
 namespace longlora::LONGLORA_CPU_NAMESPACE {
 namespace attention {
 
-// Sizes of the vectors, and of a panel: the most vectors of columns that one product works on at once, such
-// that its sums fit the registers.
-#if defined(LONGLORA_ISA_avx512) || defined(LONGLORA_ISA_amx)
-constexpr int kVectorBytes = 64, kPanel = 4;
+// A panel: the most vectors of columns that one product works on at once, such that its sums fit the registers.
+#if defined(__AVX512F__)
+constexpr int kPanel = 4;
 #elif defined(LONGLORA_ISA_avx2)
-constexpr int kVectorBytes = 32, kPanel = 3;
+constexpr int kPanel = 3;
 #else
-constexpr int kVectorBytes = 16, kPanel = 2;
+constexpr int kPanel = 2;
 #endif
 constexpr int kDiagonalStep = kPanel > 2 ? 2 : kPanel;  // vectors of queries whose keys are counted apart
 constexpr int kRowGroup = 8;                            // rows of A come in eights
 constexpr int64_t kColumns = 64, kKeys = 64;            // a tile of scores: queries (columns) by keys (rows)
-
-#define LONGLORA_INLINE inline __attribute__((always_inline))
-
-template <class S>
-struct Lanes {
-  static constexpr int kCount = kVectorBytes / static_cast<int>(sizeof(S));
-  typedef S Vec __attribute__((vector_size(kVectorBytes), may_alias));
-  typedef S Loose __attribute__((vector_size(kVectorBytes), may_alias, aligned(sizeof(S))));
-};
-template <class S>
-using Vec = typename Lanes<S>::Vec;
-
-template <class S>
-LONGLORA_INLINE Vec<S> load_vector(const S* from) {
-  return *reinterpret_cast<const Vec<S>*>(from);
-}
-template <class S>
-LONGLORA_INLINE void store_vector(S* to, const Vec<S>& x) {
-  *reinterpret_cast<Vec<S>*>(to) = x;
-}
-template <class S>
-LONGLORA_INLINE Vec<S> all_lanes(S x) {
-  return x - Vec<S>{};
-}
-template <class S>
-LONGLORA_INLINE Vec<S> larger(const Vec<S>& a, const Vec<S>& b) {
-  return a < b ? b : a;
-}
 
 // 1 in some bit when a > b in some lane.
 template <class S>
@@ -106,8 +72,8 @@ struct Operand {
   }
   // Neighbouring columns of one row of A.
   static LONGLORA_INLINE void store_columns(Unit* to, const Vec<S>& x) { store_vector(to, x); }
-  static void load_row(Unit* to, const T* from, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) to[i] = load(from[i]);
+  static LONGLORA_INLINE void load_row(Unit* to, const T* from, int64_t n) {
+    each<T>(n, [=](auto at) { at.store(to, at.load(from)); });
   }
 };
 
@@ -132,58 +98,14 @@ struct Operand<bf16> {
   static LONGLORA_INLINE void store_columns(Unit* to, const Vec<S>& x) {
     _mm256_store_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)));
   }
-  static void load_row(Unit* to, const bf16* from, int64_t n) { __builtin_memcpy(to, from, n * sizeof(bf16)); }
+  static LONGLORA_INLINE void load_row(Unit* to, const bf16* from, int64_t n) {
+    constexpr int64_t kPiece = 16;
+    int64_t i = 0;
+    for (; i + kPiece <= n; i += kPiece) __builtin_memcpy(to + i / 2, from + i, kPiece * sizeof(bf16));
+    if (i < n) __builtin_memcpy(to + i / 2, from + i, (n - i) * sizeof(bf16));
+  }
 };
 #endif
-
-// 2^x for x in [-126, 127]; 0 below, NaN stays NaN. Not 2^-126: a hidden pair's gradient would be a denormal number, and
-// sums with those are ten times slower (measured: 13 GFLOP/s instead of 60 in segments of 64 tokens). The polynomial is the minimax fit of 2^r on
-// [-1/2, 1/2]: relative error 2.6e-6 for degree 4, 1.9e-9 for degree 6.
-template <int degree>
-LONGLORA_INLINE Vec<float> exp2(Vec<float> x) {
-  static_assert(degree == 4 || degree == 6);
-  typedef int32_t Bits __attribute__((vector_size(kVectorBytes)));
-  const Vec<float> lowest = all_lanes(-126.0f),
-                   shift = all_lanes(12582912.0f);  // 1.5 * 2^23: rounds to an integer
-  const auto none = x < lowest;
-  x = none ? lowest : x;
-  const Vec<float> shifted = x + shift;
-  const Vec<float> r = x - (shifted - shift);
-  Vec<float> p;
-  if constexpr (degree == 4) {
-    p = 9.570101947e-03f * r + 5.591786159e-02f;
-    p = p * r + 2.402474484e-01f;
-    p = p * r + 6.931218146e-01f;
-    p = p * r + 9.999992614e-01f;
-  } else {
-    p = 1.534581200e-04f * r + 1.339993136e-03f;
-    p = p * r + 9.618488958e-03f;
-    p = p * r + 5.550328777e-02f;
-    p = p * r + 2.402264689e-01f;
-    p = p * r + 6.931472057e-01f;
-    p = p * r + 1.000000001f;
-  }
-  const Vec<float> power =
-      reinterpret_cast<Vec<float>>(reinterpret_cast<Bits>(p) + (reinterpret_cast<Bits>(shifted) << 23));
-  return none ? Vec<float>{} : power;
-}
-template <int>
-inline Vec<double> exp2(Vec<double> x) {
-  for (int i = 0; i < Lanes<double>::kCount; ++i) x[i] = __builtin_exp2(x[i]);
-  return x;
-}
-
-// log2 of positive normal numbers: the exponent and a straight line, made exact by Newton steps on 2^y = x.
-inline Vec<float> log2(const Vec<float>& x) {
-  typedef int32_t Bits __attribute__((vector_size(kVectorBytes)));
-  Vec<float> y = __builtin_convertvector(reinterpret_cast<Bits>(x) - 0x3f800000, Vec<float>) * 0x1p-23f;
-  for (int step = 0; step < 3; ++step) y += (x * exp2<6>(-y) - 1.0f) * 1.44269504f;
-  return y;
-}
-inline Vec<double> log2(Vec<double> x) {
-  for (int i = 0; i < Lanes<double>::kCount; ++i) x[i] = __builtin_log2(x[i]);
-  return x;
-}
 
 // Calls body.template operator()<n>() for n in 1 ... kPanel.
 template <class Body>

@@ -1,15 +1,8 @@
 // Element types inside the CPU kernels: how each is read into and written from the type that sums are kept
-// in, and an exponential that the compiler can vectorise.
+// in.
 #pragma once
 #include "core/ops/cpu/isa.h"
 #include "core/ops/cpu/kernels.h"
-
-// Before a loop whose iterations do not depend on one another though the compiler cannot see it (work in place).
-#if defined(__clang__)
-#define LONGLORA_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define LONGLORA_INDEPENDENT _Pragma("GCC ivdep")
-#endif
 
 namespace longlora::LONGLORA_CPU_NAMESPACE {
 
@@ -51,20 +44,12 @@ inline void store(bf16& to, float x) {
   to.bits = static_cast<uint16_t>((bits & 0x7fffffffU) > 0x7f800000U ? (bits >> 16) | 0x40U : rounded);
 }
 
-// x as the element type would hold it.
-template <class T>
-inline sum_t<T> rounded(sum_t<T> x) {
-  T held;
-  store(held, x);
-  return load(held);
-}
-
 inline double exponential(double x) {
   return __builtin_exp(x);
 }
 // exp by 2^n * p(r), |r| <= ln 2 / 2, p of degree 6 (Cephes expf): about 1 ulp; underflows to 0 below -87.3.
 inline float exponential(float x) {
-  x = x < -87.3f ? -87.3f : (x > 88.7f ? 88.7f : x);
+  x = x < -87.3f ? -87.3f : (x > 88.0f ? 88.0f : x);
   const float n = __builtin_floorf(x * 1.44269504f + 0.5f);
   const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   float p = 1.9875691500e-4f;

@@ -1,33 +1,10 @@
-// RMSNorm, rotary embedding, SwiGLU and cross-entropy on the CPU: one pass over memory each, vectorised by
-// the compiler. The mathematics stands beside the arguments in kernels.h.
+// RMSNorm, rotary embedding, SwiGLU and cross-entropy on the CPU: one pass over memory each. The mathematics stands beside
+// the arguments in kernels.h.
 #include "core/ops/cpu/attention.h"
-#include "core/ops/cpu/element.h"
+#include "core/ops/cpu/vectors.h"
 
 namespace longlora::LONGLORA_CPU_NAMESPACE {
 namespace {
-
-// Sums go into this many independent lanes, in an order that depends on nothing but the length.
-constexpr int kLanes = 32;
-
-template <class S>
-S add_lanes(const S (&lane)[kLanes]) {
-  S total = 0;
-  for (int i = 0; i < kLanes; ++i) total += lane[i];
-  return total;
-}
-
-// sum over i < n of term(i), vectorised without leave to reorder freely.
-template <class S, class Term>
-S sum(int64_t n, Term&& term) {
-  S lane[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int l = 0; l < kLanes; ++l) lane[l] += term(i + l);
-  }
-  S rest = 0;
-  for (; i < n; ++i) rest += term(i);
-  return add_lanes(lane) + rest;
-}
 
 void rmsnorm_forward(cpu::Element element, const cpu::RmsNormForward& a, int64_t begin, int64_t end) {
   with_element(element, [&]<class T>() {
@@ -36,7 +13,10 @@ void rmsnorm_forward(cpu::Element element, const cpu::RmsNormForward& a, int64_t
     for (int64_t t = begin; t < end; ++t) {
       const T* x = static_cast<const T*>(a.x) + t * a.d;
       T* y = static_cast<T*>(a.y) + t * a.d;
-      const S squares = sum<S>(a.d, [x](int64_t i) { return load(x[i]) * load(x[i]); });
+      const S squares = sum<T>(a.d, [=](auto at) {
+        const Vec<S> v = at.load(x);
+        return v * v;
+      });
       const S mean = squares / static_cast<S>(a.d) + static_cast<S>(a.eps);
       S rstd;
       if constexpr (sizeof(S) == 8)
@@ -44,7 +24,7 @@ void rmsnorm_forward(cpu::Element element, const cpu::RmsNormForward& a, int64_t
       else
         rstd = 1 / __builtin_sqrtf(mean);
       if (a.rstd != nullptr) static_cast<S*>(a.rstd)[t] = rstd;
-      for (int64_t i = 0; i < a.d; ++i) store(y[i], load(w[i]) * rounded<T>(load(x[i]) * rstd));
+      each<T>(a.d, [=](auto at) { at.store(y, at.load(w) * rounded_lanes<T>(at.load(x) * rstd)); });
     }
   });
 }
@@ -60,18 +40,15 @@ void rmsnorm_backward(cpu::Element element, const cpu::RmsNormBackward& a, int64
       const T* residual = a.residual == nullptr ? nullptr : static_cast<const T*>(a.residual) + t * a.d;
       T* dx = static_cast<T*>(a.dx) + t * a.d;
       const S rstd = static_cast<const S*>(a.rstd)[t];
-      const S dot = sum<S>(a.d, [=](int64_t i) { return load(w[i]) * load(dy[i]) * load(x[i]); });
+      const S dot = sum<T>(a.d, [=](auto at) { return at.load(w) * at.load(dy) * at.load(x); });
       const S pull = dot * rstd * rstd / static_cast<S>(a.d);
-      if (dw != nullptr) {
-        for (int64_t i = 0; i < a.d; ++i) dw[i] += load(dy[i]) * (load(x[i]) * rstd);
-      }
-      if (residual != nullptr) {
-        for (int64_t i = 0; i < a.d; ++i) {
-          store(dx[i], load(residual[i]) + rstd * (load(w[i]) * load(dy[i]) - load(x[i]) * pull));
-        }
-      } else {
-        for (int64_t i = 0; i < a.d; ++i) store(dx[i], rstd * (load(w[i]) * load(dy[i]) - load(x[i]) * pull));
-      }
+      if (dw != nullptr)
+        each<T>(a.d, [=](auto at) { at.store(dw, at.load(dw) + at.load(dy) * (at.load(x) * rstd)); });
+      const auto gradient = [=](auto at) { return rstd * (at.load(w) * at.load(dy) - at.load(x) * pull); };
+      if (residual != nullptr)
+        each<T>(a.d, [=](auto at) { at.store(dx, at.load(residual) + gradient(at)); });
+      else
+        each<T>(a.d, [=](auto at) { at.store(dx, gradient(at)); });
     }
   });
 }
@@ -87,12 +64,11 @@ void rope(cpu::Element element, const cpu::Rope& a, int64_t begin, int64_t end) 
       for (int64_t h = 0; h < a.heads; ++h) {
         T* lo = static_cast<T*>(a.x) + t * a.token_stride + h * a.head_dim;
         T* hi = lo + half;
-        LONGLORA_INDEPENDENT
-        for (int64_t i = 0; i < half; ++i) {
-          const S x = load(lo[i]), y = load(hi[i]), s = sign * sin[i];
-          store(lo[i], x * cos[i] - y * s);
-          store(hi[i], y * cos[i] + x * s);
-        }
+        each<T>(half, [=](auto at) {
+          const Vec<S> x = at.load(lo), y = at.load(hi), c = at.load(cos), s = sign * at.load(sin);
+          at.store(lo, x * c - y * s);
+          at.store(hi, y * c + x * s);
+        });
       }
     }
   });
@@ -105,10 +81,10 @@ void swiglu_forward(cpu::Element element, const cpu::SwigluForward& a, int64_t b
       const T* g = static_cast<const T*>(a.gu) + t * 2 * a.n;
       const T* u = g + a.n;
       T* m = static_cast<T*>(a.m) + t * a.n;
-      for (int64_t i = 0; i < a.n; ++i) {
-        const S x = load(g[i]);
-        store(m[i], x / (1 + exponential(-x)) * load(u[i]));
-      }
+      each<T>(a.n, [=](auto at) {
+        const Vec<S> x = at.load(g);
+        at.store(m, x * reciprocal(1 + exponential(-x)) * at.load(u));
+      });
     }
   });
 }
@@ -123,23 +99,32 @@ void swiglu_backward(cpu::Element element, const cpu::SwigluBackward& a, int64_t
       T* dg = static_cast<T*>(a.dgu) + t * 2 * a.n;
       T* du = dg + a.n;
       T* m = a.m == nullptr ? nullptr : static_cast<T*>(a.m) + t * a.n;
-      const auto element_at = [=](int64_t i) {
-        const S x = load(g[i]), up = load(u[i]), grad = load(dm[i]);
-        const S sigmoid = 1 / (1 + exponential(-x));
-        const S silu = x * sigmoid;
-        store(dg[i], grad * up * sigmoid * (1 + x * (1 - sigmoid)));
-        store(du[i], grad * silu);
-        return silu * up;
-      };
-      if (m != nullptr) {
-        LONGLORA_INDEPENDENT
-        for (int64_t i = 0; i < a.n; ++i) store(m[i], element_at(i));
-      } else {
-        LONGLORA_INDEPENDENT
-        for (int64_t i = 0; i < a.n; ++i) element_at(i);
-      }
+      each<T>(a.n, [=](auto at) {
+        const Vec<S> x = at.load(g), up = at.load(u), grad = at.load(dm);
+        const Vec<S> sigmoid = reciprocal(1 + exponential(-x)), silu = x * sigmoid;
+        at.store(dg, grad * up * sigmoid * (1 + x * (1 - sigmoid)));
+        at.store(du, grad * silu);
+        if (m != nullptr) at.store(m, silu * up);
+      });
     }
   });
+}
+
+template <class T>
+sum_t<T> largest(const T* x, int64_t n) {
+  using S = sum_t<T>;
+  constexpr int lanes = Lanes<S>::kCount;
+  Vec<S> top[2] = {all_lanes(load(x[0])), all_lanes(load(x[0]))};
+  int64_t i = 0;
+  for (; i + 2 * lanes <= n; i += 2 * lanes) {
+    top[0] = larger<S>(top[0], load_lanes(x + i));
+    top[1] = larger<S>(top[1], load_lanes(x + i + lanes));
+  }
+  const Vec<S> both = larger<S>(top[0], top[1]);
+  S best = both[0];
+  for (int l = 1; l < lanes; ++l) best = best < both[l] ? both[l] : best;
+  for (; i < n; ++i) best = best < load(x[i]) ? load(x[i]) : best;
+  return best;
 }
 
 void cross_entropy(cpu::Element element, const cpu::CrossEntropy& a, int64_t begin, int64_t end) {
@@ -154,23 +139,15 @@ void cross_entropy(cpu::Element element, const cpu::CrossEntropy& a, int64_t beg
         for (int64_t i = 0; a.gradient && i < a.vocab; ++i) store(x[i], S(0));
         continue;
       }
-      S lane[kLanes];
-      for (S& l : lane) l = load(x[0]);
-      int64_t i = 0;
-      for (; i + kLanes <= a.vocab; i += kLanes) {
-        for (int l = 0; l < kLanes; ++l) lane[l] = lane[l] > load(x[i + l]) ? lane[l] : load(x[i + l]);
-      }
-      for (; i < a.vocab; ++i) lane[0] = lane[0] > load(x[i]) ? lane[0] : load(x[i]);
-      S top = lane[0];
-      for (const S l : lane) top = top > l ? top : l;
-      const S total = sum<S>(a.vocab, [x, top](int64_t j) { return exponential(load(x[j]) - top); });
+      const S top = largest(x, a.vocab);
+      const S total = sum<T>(a.vocab, [=](auto at) { return exponential(at.load(x) - top); });
       const S log_total = sizeof(S) == 8 ? static_cast<S>(__builtin_log(static_cast<double>(total)))
                                          : static_cast<S>(__builtin_logf(static_cast<float>(total)));
       *loss = top + log_total - load(x[target]);
       if (!a.gradient) continue;
       const S scale = static_cast<S>(a.scale), inverse = scale / total;
       const S at_target = exponential(load(x[target]) - top) * inverse - scale;
-      for (int64_t j = 0; j < a.vocab; ++j) store(x[j], exponential(load(x[j]) - top) * inverse);
+      each<T>(a.vocab, [=](auto at) { at.store(x, exponential(at.load(x) - top) * inverse); });
       store(x[target], at_target);
     }
   });
