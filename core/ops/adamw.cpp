@@ -1,7 +1,10 @@
 #include "core/ops/adamw.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "core/base/error.h"
 #include "core/ops/cuda_call.h"
@@ -43,6 +46,43 @@ void check(const AdamWTensor& t) {
   if (t.value.defined() && t.value.sizes() != t.master.sizes()) fail("AdamW: a value has not its master's shape");
 }
 
+template <class S>
+double squares_of(const S* x, int64_t n) {
+  constexpr int kLanes = 8;
+  double lane[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int l = 0; l < kLanes; ++l) lane[l] += static_cast<double>(x[i + l]) * static_cast<double>(x[i + l]);
+  }
+  for (; i < n; ++i) lane[0] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  return std::accumulate(lane, lane + kLanes, 0.0);
+}
+
+// Of CPU tensors: pieces on all threads, their sums added up in one order. LibTorch's norm in float64 would first copy each
+// tensor as float64.
+double squares_of(const std::vector<AdamWTensor>& tensors) {
+  constexpr int64_t kPiece = 1 << 15;
+  struct Piece {
+    const at::Tensor* tensor;
+    int64_t begin;
+  };
+  std::vector<Piece> pieces;
+  for (const AdamWTensor& t : tensors) {
+    for (int64_t begin = 0; begin < t.gradient.numel(); begin += kPiece) pieces.push_back({&t.gradient, begin});
+  }
+  std::vector<double> sums(pieces.size());
+  at::parallel_for(0, static_cast<int64_t>(pieces.size()), 1, [&](int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; ++i) {
+      const auto& [tensor, begin] = pieces[static_cast<size_t>(i)];
+      const int64_t count = std::min(kPiece, tensor->numel() - begin);
+      sums[static_cast<size_t>(i)] = tensor->scalar_type() == at::kDouble
+                                         ? squares_of(tensor->const_data_ptr<double>() + begin, count)
+                                         : squares_of(tensor->const_data_ptr<float>() + begin, count);
+    }
+  });
+  return std::accumulate(sums.begin(), sums.end(), 0.0);
+}
+
 }  // namespace
 
 AdamW::AdamW(std::vector<AdamWTensor> tensors) : tensors_(std::move(tensors)) {
@@ -78,6 +118,8 @@ double AdamW::gradient_norm() const {
     const at::Tensor here = norm.cpu();
     return uploaded<cuda::GradientNorm>(here)->norm;
   }
+  const bool here = std::all_of(tensors_.begin(), tensors_.end(), [](const auto& t) { return t.gradient.is_cpu(); });
+  if (here) return std::sqrt(squares_of(tensors_));
   double squares = 0;
   for (const AdamWTensor& t : tensors_) {
     const double norm = at::linalg_vector_norm(t.gradient, 2, {}, false, at::kDouble).item<double>();

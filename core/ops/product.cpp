@@ -8,6 +8,7 @@
 namespace longlora::ops {
 namespace {
 
+constexpr int64_t kBlockElements = int64_t{4} << 20;
 constexpr const char* kNames[] = {"native", "float32-tiles"};
 
 bool is_16_bit(at::ScalarType type) {
@@ -138,8 +139,13 @@ void product_add(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b
   if (takes_tiles(a, backend)) return in_tiles(sum, {{a, b}}, {}, true, scale);
   if (sum.scalar_type() == a.scalar_type()) {
     sum.addmm_(a, b, 1, scale);
-  } else {
-    sum.add_(at::mm(a, b), scale);
+    return;
+  }
+  // In blocks of rows: a head's product is a whole matrix of its size, and the library copies `a` turned.
+  const int64_t rows = std::max(kProductTile, kBlockElements / sum.size(1));
+  for (int64_t row = 0; row < sum.size(0); row += rows) {
+    const int64_t count = std::min(rows, sum.size(0) - row);
+    sum.narrow(0, row, count).add_(at::mm(a.narrow(0, row, count), b), scale);
   }
 }
 
