@@ -37,6 +37,7 @@ __attribute__((no_sanitize("address", "undefined"))) void start_again_with_setti
     has_tunables |= names(environment[count], "GLIBC_TUNABLES");
   }
   if (has_bound && has_tunables) return;
+  if (::getauxval(AT_SECURE) != 0) return;  // glibc may have taken its tunables away, each time
   if (!has_bound) longer[count++] = bound;
   if (!has_tunables) longer[count++] = huge_pages;
   // The name it was started by, so that the process keeps its name. No AT_BASE: started through ld.so, whose name it is.

@@ -23,7 +23,7 @@ PRODUCTS = ROOT / "build/longlora_cpu_products_bench"
 # Names for --isa, what the processor must have for it, and the libraries' own variables (core/base/isa.cpp), for the peer.
 SETS = {"avx2": ("avx2", ("avx2", "AVX2", "AVX2")),
         "avx512": ("avx512_bf16", ("avx512", "AVX512_CORE_BF16", "AVX512")),
-        "amx": ("amx_bf16", ("avx512", "AVX512_CORE_AMX", "AVX512")),
+        "amx": ("amx_bf16", ("avx512", "AVX512_CORE_AMX", "AVX512_E4")),
         "all": ("", None)}
 
 

@@ -23,7 +23,7 @@ constexpr std::array<const char*, 4> kNames = {"baseline", "avx2", "avx512", "am
 constexpr std::array<Variable, 3> kVariables = {{
     {"ATEN_CPU_CAPABILITY", {"default", "avx2", "avx512", "avx512"}},
     {"ONEDNN_MAX_CPU_ISA", {"SSE41", "AVX2", "AVX512_CORE_BF16", "AVX512_CORE_AMX"}},
-    {"MKL_ENABLE_INSTRUCTIONS", {"SSE4_2", "AVX2", "AVX512", "AVX512"}},
+    {"MKL_ENABLE_INSTRUCTIONS", {"SSE4_2", "AVX2", "AVX512", "AVX512_E4"}},
 }};
 
 #if defined(__x86_64__)
@@ -63,7 +63,7 @@ void limit_isa(const std::string& name, Isa has) {
   }
   const auto isa = static_cast<Isa>(found - kNames.begin());
   if (isa > has) {
-    usage_error("--isa {}: this processor has {} at most{}", name, to_string(has),
+    usage_error("--isa {}: programs can use {} at most on this machine{}", name, to_string(has),
                 isa == Isa::avx512 ? " (avx512 includes AVX-512's bfloat16 instructions)" : "");
   }
   for (const Variable& variable : kVariables)

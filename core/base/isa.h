@@ -14,7 +14,7 @@ enum class Isa { baseline, avx2, avx512, amx };
 
 [[nodiscard]] std::string_view to_string(Isa isa);
 
-// The largest that this processor has.
+// The largest that this processor has and Linux lets programs use; AMX has to be asked for, which the first call does.
 [[nodiscard]] Isa processor_isa();
 
 // Limits this process and those that it starts from now on. The libraries read their variables once, when they first

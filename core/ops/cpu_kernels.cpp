@@ -2,6 +2,8 @@
 
 #include <ATen/Version.h>
 
+#include <algorithm>
+#include <cctype>
 #include <cstdlib>
 
 #include "core/base/isa.h"
@@ -10,15 +12,19 @@ namespace longlora::ops {
 namespace {
 
 #if defined(__x86_64__)
-// What LibTorch's own kernels use, and oneDNN's for AMX, which LibTorch has none of: what the processor has, or less under
-// a limit.
+// What LibTorch's own kernels use: what the processor has, or less under a limit. LibTorch does not tell AMX apart; for that,
+// what oneDNN is allowed.
 Isa libraries_isa() {
   const std::string capability = at::get_cpu_capability();
   if (capability == "DEFAULT") return Isa::baseline;
   if (capability == "AVX2") return Isa::avx2;
-  const char* const onednn = std::getenv("ONEDNN_MAX_CPU_ISA");
-  const std::string limit = onednn != nullptr ? onednn : "";
-  return limit.starts_with("AVX") && limit.find("AMX") == std::string::npos ? Isa::avx512 : Isa::amx;
+  for (const char* variable : {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"}) {
+    const char* const value = std::getenv(variable);
+    std::string limit = value != nullptr ? value : "DEFAULT";
+    std::transform(limit.begin(), limit.end(), limit.begin(), [](unsigned char c) { return std::toupper(c); });
+    if (limit != "DEFAULT" && limit != "ALL" && limit.find("AMX") == std::string::npos) return Isa::avx512;
+  }
+  return Isa::amx;
 }
 #endif
 

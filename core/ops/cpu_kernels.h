@@ -10,7 +10,7 @@
 
 namespace longlora::ops {
 
-// Chosen once: the largest instruction set that the processor has and LibTorch uses (core/base/isa.h limits both).
+// Chosen once: the largest instruction set that the processor has and LibTorch uses (core/base/isa.h limits both), AMX where oneDNN may.
 [[nodiscard]] const cpu::Kernels& cpu_kernels();
 
 // "avx512 kernels", or "avx2 kernels (instruction set limited)".

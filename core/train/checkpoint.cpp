@@ -79,9 +79,10 @@ void flatten(const nlohmann::ordered_json& json, const std::string& path, std::m
   for (const auto& [key, value] : json.items()) flatten(value, path.empty() ? key : path + "." + key, out);
 }
 
-// The same run may log, keep checkpoints and be shared out over ranks differently when it goes on; anything else would make it
-// another run.
-void check_same_recipe(const nlohmann::ordered_json& saved, const recipe::Recipe& recipe) {
+}  // namespace
+
+std::string other_than(const nlohmann::ordered_json& saved, const recipe::Recipe& recipe,
+                       std::span<const char* const> unless) {
   // A key that the run's program did not know had its default.
   std::map<std::string, std::string> before, now, defaults;
   flatten(nlohmann::ordered_json::parse(recipe::to_json(recipe::Recipe{})), "", defaults);
@@ -90,15 +91,13 @@ void check_same_recipe(const nlohmann::ordered_json& saved, const recipe::Recipe
   std::string differences;
   before.insert(defaults.begin(), defaults.end());
   for (const auto& [key, value] : now) {
-    const bool free = key.starts_with("log.") || key.starts_with("checkpoint.") || key.starts_with("parallel.");
+    const bool free = key.starts_with("log.") || key.starts_with("checkpoint.") || key.starts_with("parallel.") ||
+                      std::find(unless.begin(), unless.end(), key) != unless.end();
     if (free || before[key] == value) continue;
-    differences += fmt::format("\n  {}: {} now, {} in the checkpoint", key, value, before[key]);
+    differences += fmt::format("\n  {}: {} now, {} in the run", key, value, before[key]);
   }
-  if (!differences.empty())
-    usage_error("--resume goes on with the recipe that the run began with, but:{}", differences);
+  return differences;
 }
-
-}  // namespace
 
 void save_checkpoint(const recipe::Recipe& recipe, const RunState& state, const Trained& trained,
                      const SaveModel& save_model) {
@@ -174,7 +173,9 @@ RunState load_checkpoint(const fs::path& folder, const recipe::Recipe& recipe, m
   RunState state;
   try {
     const auto json = nlohmann::ordered_json::parse(read_file(folder / kState));
-    check_same_recipe(json.at("recipe"), recipe);
+    const std::string differences = other_than(json.at("recipe"), recipe);
+    if (!differences.empty())
+      usage_error("--resume goes on with the recipe that the run began with, but:{}", differences);
     for (const auto& [name, hash] : json.at("files").items()) {
       if (hash_of(folder / name) != hash.get<std::string>()) {
         input_error(

@@ -1,5 +1,6 @@
 #include "core/train/trainer.h"
 
+#include "core/base/file.h"
 #include "core/base/log.h"
 #include "core/base/random.h"
 #include "core/base/signal.h"
@@ -22,16 +23,19 @@ bool is_finished(const fs::path& dir) {
   return fs::exists(dir / "final");
 }
 
-void check_same_length(const recipe::Recipe& recipe, recipe::Use use) {
-  const fs::path file = fs::path(recipe.checkpoint.dir) / "recipe.resolved.json";
-  if (!fs::exists(file)) return;
-  const int64_t steps = recipe::read(file.string(), {}, use).schedule.steps;
-  if (recipe.schedule.steps != steps) {
-    usage_error(
-        "--resume: {} holds a finished run of {} steps, and schedule.steps is {} now; to train on, start a new run with "
-        "another checkpoint.dir from its result, {}",
-        recipe.checkpoint.dir, steps, recipe.schedule.steps, (fs::path(recipe.checkpoint.dir) / "final").string());
-  }
+// Exit 2 where the finished run is of another recipe. What setup fills in is not compared.
+void check_is_that_run(const recipe::Recipe& recipe) {
+  const fs::path dir = recipe.checkpoint.dir, file = dir / "recipe.resolved.json";
+  if (!fs::exists(file)) input_error("{}: is missing, so that nothing says which run {} holds", file.string(), dir.string());
+  const auto saved = nlohmann::ordered_json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
+  if (saved.is_discarded()) input_error("{}: is no JSON", file.string());
+  constexpr const char* kFilledIn[] = {"model.dtype", "context.length"};
+  const std::string differences = other_than(saved, recipe, kFilledIn);
+  if (differences.empty()) return;
+  usage_error(
+      "--resume: {} holds a finished run of another recipe; to train on from its result, {}, start a new run with another "
+      "checkpoint.dir:{}",
+      dir.string(), (dir / "final").string(), differences);
 }
 
 // The run's folder must be new, or resumed; it is made when all else is known to be right; a killed run's half-written checkpoints are swept away.
@@ -222,10 +226,15 @@ void check_ranks(const recipe::Recipe& recipe, const dist::Launch& launch) {
 
 Exit train(const recipe::Recipe& asked, bool resume, recipe::Use use, dist::Job& job) {
   check_ranks(asked, job.launch());
-  if (resume && is_finished(asked.checkpoint.dir)) {
-    check_same_length(asked, use);
-    if (job.first()) log::info("{}: this run is finished; nothing is left to do", asked.checkpoint.dir);
-    return Exit::done;
+  if (resume) {
+    const bool here = job.first() && is_finished(asked.checkpoint.dir);
+    if (here) check_is_that_run(asked);
+    if (job.of_first("whether the run is finished", here ? "yes" : "no") == "yes") {
+      if (here) log::info("{}: this run is finished; nothing is left to do", asked.checkpoint.dir);
+      job.open_group();  // rank 0 may hold what the ranks meet at: it stays until all have come
+      job.group().barrier();
+      return Exit::done;
+    }
   }
   if (job.first()) open_folder(asked, resume);
   const auto newest = resume && job.first() ? newest_checkpoint(asked.checkpoint.dir) : std::nullopt;

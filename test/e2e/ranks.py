@@ -189,12 +189,16 @@ def hang(recipe: dict, out: pathlib.Path) -> None:
 
 def by_hand(recipe: dict, out: pathlib.Path) -> None:
     """Ranks started one by one, as torchrun and srun do: nobody watches over them."""
-    def both(name: str, words: list) -> list:
+    def both(name: str, words: list, pause: float = 0) -> list:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
-        return [start(recipe, out / name, 1, *words[rank], RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
-                      MASTER_PORT=port, LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2") for rank in range(2)]
+        ranks = []
+        for rank in range(2):
+            time.sleep(pause * rank)
+            ranks.append(start(recipe, out / name, 1, *words[rank], RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                               MASTER_PORT=port, LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2"))
+        return ranks
     ranks = both("other-recipes", [[], ["optimizer.lr=0.5"]])
     errors = [process.communicate(timeout=60)[1] for process in ranks]
     assert [process.returncode for process in ranks] == [2, 2], errors
@@ -206,6 +210,14 @@ def by_hand(recipe: dict, out: pathlib.Path) -> None:
     errors = ranks[0].communicate(timeout=SECONDS_TO_END)[1]
     assert ranks[0].returncode == 1 and "another rank has ended" in errors, errors
     ranks[1].communicate()
+
+    # A finished run is resumed, as a job that is started again does it: rank 0 stays until the late one has come.
+    words = ["schedule.steps=4", "schedule.warmup_steps=2"]
+    run(recipe, out / "finished", 1, *words)
+    ranks = both("finished", [[*words, "--resume"]] * 2, pause=1.5)
+    errors = [process.communicate(timeout=60)[1] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], errors
+    assert "this run is finished" in errors[0], errors
 
 
 def recipes(out: pathlib.Path) -> tuple:

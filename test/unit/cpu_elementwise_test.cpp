@@ -161,6 +161,33 @@ TEST_CASE("SwiGLU on the CPU and its gradients are those of the definition", "[c
   });
 }
 
+TEST_CASE("SwiGLU on the CPU is right far from 0, and keeps what is no number", "[cpu]") {
+  with_every_kernel([&](const cpu::Kernels& kernels, Element element) {
+    const double inputs[] = {-1e30, -300, -90, -87.5, -87, 0, 87, 90, 300, 1e30, NAN};
+    const int64_t n = std::size(inputs);
+    Numbers gu(element, 2 * n), m(element, n), dm(element, n), dgu(element, 2 * n);
+    for (int64_t i = 0; i < n; ++i) {
+      gu.set(i, inputs[i]);
+      gu.set(n + i, 1);
+      dm.set(i, 1);
+    }
+    kernels.swiglu_forward(element, {gu.data(), m.data(), n}, 0, 1);
+    kernels.swiglu_backward(element, {gu.data(), dm.data(), dgu.data(), nullptr, n}, 0, 1);
+    for (int64_t i = 0; i < n; ++i) {
+      const double g = gu[i];
+      INFO(g);
+      if (std::isnan(g)) {
+        CHECK((std::isnan(m[i]) && std::isnan(dgu[i]) && std::isnan(dgu[n + i])));
+        continue;
+      }
+      const double sigmoid = 1 / (1 + std::exp(-g)), tiny = 1e-34;
+      CHECK(std::abs(m[i] - g * sigmoid) <= rounding(element) * std::abs(g * sigmoid) + tiny);
+      CHECK(std::abs(dgu[i] - sigmoid * (1 + g * (1 - sigmoid))) <= rounding(element) + tiny);
+      CHECK(std::abs(dgu[n + i] - g * sigmoid) <= rounding(element) * std::abs(g * sigmoid) + tiny);
+    }
+  });
+}
+
 TEST_CASE("cross-entropy on the CPU and its gradient are those of the definition", "[cpu]") {
   const uint64_t seed = std::random_device()();
   INFO("seed " << seed);

@@ -92,6 +92,14 @@ TEST_CASE("a product that is added to a float32 gradient keeps what is there", "
   });
 }
 
+TEST_CASE("a product is added to a matrix of a head's size in blocks, each once", "[product]") {
+  at::manual_seed(3);
+  const at::Tensor a = at::randn({3, 4300}).to(at::kBFloat16).t(), b = at::randn({3, 1030}).to(at::kBFloat16);
+  const at::Tensor sum = at::ones({4300, 1030}), correct = 1 + exact(a, b);
+  product_add(sum, a, b, ProductBackend::native);
+  CHECK(distance(sum, correct) <= allowed(correct, at::kBFloat16, 2));
+}
+
 TEST_CASE("several products and a bias are summed before the tiles' one rounding", "[product]") {
   over_all([](const at::Tensor& a, const at::Tensor& b, ProductBackend backend) {
     const at::Tensor bias = at::randn({b.size(1)}).to(a.scalar_type());

@@ -20,7 +20,8 @@ struct Tiles<bf16> {
   static constexpr int64_t kTile = 16;  // rows, columns and units of a tile
   using Unit = Operand<bf16>::Unit;
 
-  // A thread may multiply while it holds one. Other libraries set up their own tiles before they use them.
+  // A thread may multiply while it holds one. Other libraries set up their own tiles before they use them; none of their
+  // work may be under way in this thread.
   class InUse {
    public:
     InUse() {
@@ -30,6 +31,7 @@ struct Tiles<bf16> {
         uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
       } const shape;
       static_assert(sizeof shape == 64);
+      asm volatile("" ::"r"(&shape) : "memory");  // GCC 12's _tile_loadconfig does not say that it reads all of it
       _tile_loadconfig(&shape);
     }
     ~InUse() { _tile_release(); }

@@ -2,9 +2,9 @@
 //
 // Scores are worked out turned, S^T = K Q^T, so that a query is a lane of a vector: maxima, sums and
 // rescaling of a query need no work across lanes, and the probabilities leave the registers in the form that
-// O^T += V^T P^T reads. Scores never reach memory, but for AMX tiles, which can be read from memory only. The running maximum of a query is only raised when a score
-// exceeds it by 2^kSlack: until then the probabilities are merely larger than 1, which costs no precision in
-// floating point.
+// O^T += V^T P^T reads. Scores never reach memory, except with AMX, whose tiles are read from memory only. The running
+// maximum of a query is only raised when a score exceeds it by 2^kSlack: until then the probabilities are merely larger than
+// 1, which costs no precision in floating point.
 #include "core/ops/cpu/amx.h"
 #include "core/ops/cpu/attention.h"
 #include "core/ops/cpu/attention_tile.h"

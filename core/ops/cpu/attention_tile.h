@@ -12,7 +12,7 @@ namespace attention {
 // A panel: the most vectors of columns that one product works on at once, such that its sums fit the registers.
 #if defined(__AVX512F__)
 constexpr int kPanel = 4;
-#elif defined(LONGLORA_ISA_avx2)
+#elif defined(__AVX2__)
 constexpr int kPanel = 3;
 #else
 constexpr int kPanel = 2;

@@ -47,9 +47,9 @@ inline void store(bf16& to, float x) {
 inline double exponential(double x) {
   return __builtin_exp(x);
 }
-// exp by 2^n * p(r), |r| <= ln 2 / 2, p of degree 6 (Cephes expf): about 1 ulp; underflows to 0 below -87.3.
+// exp by 2^n * p(r), |r| <= ln 2 / 2, p of degree 6 (Cephes expf): about 1 ulp; between -87.3 and 87.3.
 inline float exponential(float x) {
-  x = x < -87.3f ? -87.3f : (x > 88.0f ? 88.0f : x);
+  x = x < -87.3f ? -87.3f : (x > 87.3f ? 87.3f : x);
   const float n = __builtin_floorf(x * 1.44269504f + 0.5f);
   const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   float p = 1.9875691500e-4f;

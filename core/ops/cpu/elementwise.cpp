@@ -83,7 +83,7 @@ void swiglu_forward(cpu::Element element, const cpu::SwigluForward& a, int64_t b
       T* m = static_cast<T*>(a.m) + t * a.n;
       each<T>(a.n, [=](auto at) {
         const Vec<S> x = at.load(g);
-        at.store(m, x * reciprocal(1 + exponential(-x)) * at.load(u));
+        at.store(m, x * sigmoid<S>(x) * at.load(u));
       });
     }
   });
@@ -101,8 +101,8 @@ void swiglu_backward(cpu::Element element, const cpu::SwigluBackward& a, int64_t
       T* m = a.m == nullptr ? nullptr : static_cast<T*>(a.m) + t * a.n;
       each<T>(a.n, [=](auto at) {
         const Vec<S> x = at.load(g), up = at.load(u), grad = at.load(dm);
-        const Vec<S> sigmoid = reciprocal(1 + exponential(-x)), silu = x * sigmoid;
-        at.store(dg, grad * up * sigmoid * (1 + x * (1 - sigmoid)));
+        const Vec<S> gate = sigmoid<S>(x), silu = x * gate;
+        at.store(dg, grad * up * gate * (1 + x * (1 - gate)));
         at.store(du, grad * silu);
         if (m != nullptr) at.store(m, silu * up);
       });

@@ -11,7 +11,7 @@ namespace longlora::LONGLORA_CPU_NAMESPACE {
 
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
-#elif defined(LONGLORA_ISA_avx2)
+#elif defined(__AVX2__)
 constexpr int kVectorBytes = 32;
 #else
 constexpr int kVectorBytes = 16;
@@ -72,7 +72,7 @@ LONGLORA_INLINE Vec<float> widen(const Narrow& x) {
 #endif
   return reinterpret_cast<Vec<float>>(bits << 16);
 }
-// Round to nearest, ties to even; NaN stays NaN.
+// Round to nearest, ties to even; NaN stays NaN. AVX-512's instruction takes numbers below 2^-126 for 0.
 LONGLORA_INLINE Narrow narrow(const Vec<float>& x) {
 #if defined(__AVX512BF16__)
   return reinterpret_cast<Narrow>(_mm512_cvtneps_pbh(x));
@@ -273,9 +273,10 @@ inline Vec<double> log2(Vec<double> x) {
   return x;
 }
 
-// e^x as exponential(float) works it out.
+// e^x by 2^n * p(r), |r| <= ln 2 / 2, as exponential(float). Between -87.3 and 87.3, beyond that what it is there: e^x and its
+// reciprocal are normal numbers.
 LONGLORA_INLINE Vec<float> exponential(Vec<float> x) {
-  const Vec<float> lowest = all_lanes(-87.3f), highest = all_lanes(88.0f), shift = all_lanes(12582912.0f);
+  const Vec<float> lowest = all_lanes(-87.3f), highest = all_lanes(87.3f), shift = all_lanes(12582912.0f);
   x = smaller<float>(larger<float>(x, lowest), highest);
   const Vec<float> shifted = x * 1.44269504f + shift;  // the nearest integer in its last bits
   const Vec<float> n = shifted - shift;
@@ -304,6 +305,13 @@ LONGLORA_INLINE Vec<float> reciprocal(const Vec<float>& x) {
 }
 LONGLORA_INLINE Vec<double> reciprocal(const Vec<double>& x) {
   return 1.0 / x;
+}
+
+// 1 / (1 + e^-x); 0 where that is no normal number, so that x * sigmoid(x) is 0 for any finite x far below 0.
+template <class S>
+LONGLORA_INLINE Vec<S> sigmoid(const Vec<S>& x) {
+  const Vec<S> inside = reciprocal(1 + exponential(-x));
+  return x < all_lanes(S(-87.3)) ? Vec<S>{} : inside;
 }
 
 }  // namespace longlora::LONGLORA_CPU_NAMESPACE
