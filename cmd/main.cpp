@@ -46,8 +46,7 @@ cxxopts::Options options_of(const Verb& verb) {
   options.positional_help("");
   options.set_width(110);
   verb.declare(options);
-  options.add_options()("isa",
-                        "use no more of the processor's instructions than: baseline, avx2, avx512 or amx",
+  options.add_options()("isa", "use no more of the processor's instructions than: baseline, avx2, avx512 or amx",
                         cxxopts::value<std::string>(), "SET")("h,help", "show this help");
   return options;
 }

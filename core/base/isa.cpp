@@ -29,7 +29,8 @@ constexpr std::array<Variable, 3> kVariables = {{
 #if defined(__x86_64__)
 // Whether the processor has AMX for bfloat16 and Linux (5.16 or newer) lets this process use it, which has to be asked for.
 bool may_use_amx() {
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM and the state's number, asm/prctl.h
+  constexpr long kRequestPermission = 0x1023,
+                 kTileData = 18;  // ARCH_REQ_XCOMP_PERM and the state's number, asm/prctl.h
   return __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
          ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
@@ -44,7 +45,8 @@ std::string_view to_string(Isa isa) {
 Isa processor_isa() {
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512bf16")) {
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd") &&
+      __builtin_cpu_supports("avx512bf16")) {
     static const bool amx = may_use_amx();
     return amx ? Isa::amx : Isa::avx512;
   }

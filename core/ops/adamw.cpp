@@ -118,7 +118,7 @@ double AdamW::gradient_norm() const {
     const at::Tensor here = norm.cpu();
     return uploaded<cuda::GradientNorm>(here)->norm;
   }
-  const bool here = std::all_of(tensors_.begin(), tensors_.end(), [](const auto& t) { 
+  const bool here = std::all_of(tensors_.begin(), tensors_.end(), [](const auto& t) {
     return t.gradient.is_cpu() && (t.gradient.scalar_type() == at::kFloat || t.gradient.scalar_type() == at::kDouble);
   });
   if (here) return std::sqrt(squares_of(tensors_));

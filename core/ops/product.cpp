@@ -142,7 +142,8 @@ void product_add(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b
     return;
   }
   // In blocks of rows on the CPU: a head's product is a whole matrix of its size, and oneDNN copies `a` turned.
-  const int64_t rows = a.is_cpu() ? std::max(kProductTile, kBlockElements / std::max<int64_t>(1, sum.size(1))) : a.size(0);
+  const int64_t rows =
+      a.is_cpu() ? std::max(kProductTile, kBlockElements / std::max<int64_t>(1, sum.size(1))) : a.size(0);
   for (int64_t row = 0; row < sum.size(0); row += rows) {
     const int64_t count = std::min(rows, sum.size(0) - row);
     sum.narrow(0, row, count).add_(at::mm(a.narrow(0, row, count), b), scale);

@@ -26,14 +26,16 @@ bool is_finished(const fs::path& dir) {
 // Exit 2 where the finished run is of another recipe. What setup fills in is not compared.
 void check_is_that_run(const recipe::Recipe& recipe) {
   const fs::path dir = recipe.checkpoint.dir, file = dir / "recipe.resolved.json";
-  if (!fs::exists(file)) input_error("{}: is missing, so that nothing says which run {} holds", file.string(), dir.string());
+  if (!fs::exists(file))
+    input_error("{}: is missing, so that nothing says which run {} holds", file.string(), dir.string());
   const auto saved = nlohmann::ordered_json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
   if (saved.is_discarded()) input_error("{}: is no JSON", file.string());
   constexpr const char* kFilledIn[] = {"model.dtype", "context.length"};
   const std::string differences = other_than(saved, recipe, kFilledIn);
   if (differences.empty()) return;
   usage_error(
-      "--resume: {} holds a finished run of another recipe; to train on from its result, {}, start a new run with another "
+      "--resume: {} holds a finished run of another recipe; to train on from its result, {}, start a new run with "
+      "another "
       "checkpoint.dir:{}",
       dir.string(), (dir / "final").string(), differences);
 }
@@ -41,7 +43,8 @@ void check_is_that_run(const recipe::Recipe& recipe) {
 // The run's folder must be new, or resumed; it is made when all else is known to be right; a killed run's half-written checkpoints are swept away.
 void open_folder(const recipe::Recipe& recipe, bool resume) {
   const fs::path dir = recipe.checkpoint.dir;
-  if (is_finished(dir)) usage_error("{} holds a finished run; choose another checkpoint.dir for a new one", dir.string());
+  if (is_finished(dir))
+    usage_error("{} holds a finished run; choose another checkpoint.dir for a new one", dir.string());
   const bool begun = fs::exists(dir / "recipe.resolved.json") || fs::exists(dir / "metrics.jsonl");
   if (resume && !begun && !newest_checkpoint(dir)) {
     usage_error("--resume: {} holds no run; start without --resume, or name the run's folder", dir.string());

@@ -8,6 +8,7 @@
 #include <random>
 
 #include "core/base/error.h"
+#include "core/base/isa.h"
 #include "core/model/device.h"
 #include "core/ops/attention_backends.h"
 #include "cpu_numbers.h"
@@ -101,7 +102,10 @@ const Way kReference = {AttentionBackend::reference}, kSdpa = {AttentionBackend:
 
 std::vector<Way> kernels_that_run_here() {
   std::vector<Way> ways;
-  for (const cpu::Kernels* kernels : test::kernels_that_run_here()) ways.push_back({AttentionBackend::cpu, kernels});
+  for (const cpu::Kernels* kernels : test::kernels_that_run_here()) {
+    if (isa_is_limited() && kernels != &cpu_kernels()) continue;  // --isa names the one to test
+    ways.push_back({AttentionBackend::cpu, kernels});
+  }
   return ways;
 }
 

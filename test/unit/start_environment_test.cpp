@@ -27,7 +27,8 @@ TEST_CASE("waiting threads spin for a bounded time, unless the user says otherwi
   CHECK_THAT(settings_under("OMP_WAIT_POLICY=passive"), Catch::Contains("GOMP_SPINCOUNT = '0'"));
 }
 
-TEST_CASE("memory is in huge pages where Linux gives them on request, unless the user set glibc's tunables", "[spin][verb]") {
+TEST_CASE("memory is in huge pages where Linux gives them on request, unless the user set glibc's tunables",
+          "[spin][verb]") {
   std::string modes;
   std::getline(std::ifstream("/sys/kernel/mm/transparent_hugepage/enabled"), modes);
   const char* const tunables = std::getenv("GLIBC_TUNABLES");

@@ -273,10 +273,10 @@ class Backward {
   Unit *rows_, *pairs_;         // one tile on its way to another form
   Unit *q_columns_, *q_pairs_;  // the current queries: Q^T [units][64], Q [64 / pair][D]
   Unit *dout_columns_, *dout_pairs_;
-  Unit *k_, *v_, *k_turned_;  // the current span: K, V [tiles][64][units], K^T [tiles][D][64 / pair]
+  Unit *k_, *v_, *k_turned_;        // the current span: K, V [tiles][64][units], K^T [tiles][D][64 / pair]
   S *s_ = nullptr, *dp_ = nullptr;  // one tile, with AMX: S^T, dP^T [64][64]
   Unit *p_, *ds_, *ds_rows_;        // one tile: P^T, dS^T [64][64 / pair], dS^T [64 / pair][64]
-  S *lse_, *delta_;           // [64] of the current queries; lse in powers of two
+  S *lse_, *delta_;                 // [64] of the current queries; lse in powers of two
   S* turned_;
   S *dq_, *dk_, *dv_;  // sums of the segment: [blocks][D][64], [tokens][D] twice
   int64_t used_;

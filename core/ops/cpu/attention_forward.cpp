@@ -142,11 +142,10 @@ class Forward {
     };
     if (masked || keys < kKeys) __builtin_memset(p_, 0, kKeys / kPair * kColumns * sizeof(Unit));
     using Range = typename Tiles<T>::Range;
-    Tiles<T>::template multiply<false>(
-        s_, kColumns, k_tile_, shape_.units, q_block(), kColumns, round_up(rows, kLanes), vectors_ * kLanes,
-        [&](int64_t row, int64_t column, int64_t, int64_t columns) {
-          return Range{0, row < seen(column + columns) ? shape_.units : 0};
-        });
+    Tiles<T>::template multiply<false>(s_, kColumns, k_tile_, shape_.units, q_block(), kColumns, round_up(rows, kLanes),
+                                       vectors_ * kLanes, [&](int64_t row, int64_t column, int64_t, int64_t columns) {
+                                         return Range{0, row < seen(column + columns) ? shape_.units : 0};
+                                       });
     for (int64_t v = 0; v < vectors_; ++v) {
       const int64_t count = seen((v + 1) * kLanes);
       if (count > 0) probabilities<masked>(v, round_up(count, kRowGroup));

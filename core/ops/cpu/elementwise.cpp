@@ -42,8 +42,7 @@ void rmsnorm_backward(cpu::Element element, const cpu::RmsNormBackward& a, int64
       const S rstd = static_cast<const S*>(a.rstd)[t];
       const S dot = sum<T>(a.d, [=](auto at) { return at.load(w) * at.load(dy) * at.load(x); });
       const S pull = dot * rstd * rstd / static_cast<S>(a.d);
-      if (dw != nullptr)
-        each<T>(a.d, [=](auto at) { at.store(dw, at.load(dw) + at.load(dy) * (at.load(x) * rstd)); });
+      if (dw != nullptr) each<T>(a.d, [=](auto at) { at.store(dw, at.load(dw) + at.load(dy) * (at.load(x) * rstd)); });
       const auto gradient = [=](auto at) { return rstd * (at.load(w) * at.load(dy) - at.load(x) * pull); };
       if (residual != nullptr)
         each<T>(a.d, [=](auto at) { at.store(dx, at.load(residual) + gradient(at)); });

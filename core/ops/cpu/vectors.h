@@ -141,10 +141,16 @@ struct Rest {
   // Half a vector, of heads of 48 numbers for instance, is read and written as such: reading what overlaps the range of a
   // masked store waits for the store, though the mask keeps them apart.
   static constexpr int64_t kHalf = Lanes<S>::kCount / 2;
-  [[nodiscard]] LONGLORA_INLINE uint16_t mask() const { return static_cast<uint16_t>((1U << count) - 1); }
+  [[nodiscard]] LONGLORA_INLINE uint16_t mask() const {
+    return static_cast<uint16_t>((1U << count) - 1);
+  }
 
-  LONGLORA_INLINE Vec<double> load(const double* row) const { return _mm512_maskz_loadu_pd(mask(), row + i); }
-  LONGLORA_INLINE void store(double* row, const Vec<double>& x) const { _mm512_mask_storeu_pd(row + i, mask(), x); }
+  LONGLORA_INLINE Vec<double> load(const double* row) const {
+    return _mm512_maskz_loadu_pd(mask(), row + i);
+  }
+  LONGLORA_INLINE void store(double* row, const Vec<double>& x) const {
+    _mm512_mask_storeu_pd(row + i, mask(), x);
+  }
   LONGLORA_INLINE Vec<float> load(const float* row) const {
     if (count == kHalf) return _mm512_zextps256_ps512(_mm256_loadu_ps(row + i));
     return _mm512_maskz_loadu_ps(mask(), row + i);
