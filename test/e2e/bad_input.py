@@ -253,7 +253,8 @@ def nothing_is_overwritten(case):
     assert case.train()[0] == 0
     before = contents(case.out)
     refused(case.train(), 2, "finished", "checkpoint.dir")
-    refused(case.train("--resume"), 2, "finished")
+    assert case.train("--resume")[0] == 0
+    refused(case.train("--resume", "optimizer.lr=0.5"), 2, "finished", "optimizer.lr")
     refused(case.run("merge", "--model", case.model, "--adapter", case.out / "run/final", "--out", case.out / "run"), 2, "run")
     refused(case.run("merge", "--model", case.model, "--adapter", case.out / "run/final", "--out", case.model), 2, "model")
     refused(case.run("prepare", "--tokenizer", TOKENIZER, "--out", case.data, ROOT / "README.md"), 3, "README.md")
