@@ -254,7 +254,7 @@ def nothing_is_overwritten(case):
     before = contents(case.out)
     refused(case.train(), 2, "finished", "checkpoint.dir")
     assert case.train("--resume")[0] == 0
-    refused(case.train("--resume", "optimizer.lr=0.5"), 2, "finished", "optimizer.lr")
+    refused(case.train("--resume", "optimizer.lr=0.5"), 2, "finished", "optimizer.lr", lines=2)
     refused(case.run("merge", "--model", case.model, "--adapter", case.out / "run/final", "--out", case.out / "run"), 2, "run")
     refused(case.run("merge", "--model", case.model, "--adapter", case.out / "run/final", "--out", case.model), 2, "model")
     refused(case.run("prepare", "--tokenizer", TOKENIZER, "--out", case.data, ROOT / "README.md"), 3, "README.md")
