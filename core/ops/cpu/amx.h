@@ -44,19 +44,18 @@ struct Tiles<bf16> {
     int64_t from, to;
   };
 
-  // C [rows][columns], with `add` += instead of =. Rows and columns are multiples of 16; range(row, column, rows, columns)
-  // gives the sum of a block of at most 32 by 32.
+  // C [rows][columns], with `add` += instead of =. Rows and columns are multiples of 16; range(row, end) gives
+  // the sum of a block of at most 32 by 32 whose first row is `row` and whose last column is before `end`.
   template <bool add, class Ranges>
   static void multiply(float* c, int64_t ldc, const Unit* a, int64_t lda, const Unit* b, int64_t ldb, int64_t rows,
                        int64_t columns, Ranges&& range) {
-    asm volatile(
-        "" ::
-            : "memory");  // GCC 12 may move stores past the loads of tiles, which it does not know to read memory
+    // GCC 12 may move stores past the loads of tiles, which it does not know to read memory.
+    asm volatile("" ::: "memory");
     for (int64_t column = 0; column < columns; column += 2 * kTile) {
       const bool wide = columns - column > kTile;
       for (int64_t row = 0; row < rows; row += 2 * kTile) {
         const bool tall = rows - row > kTile;
-        const Range sum = range(row, column, tall ? 2 * kTile : kTile, wide ? 2 * kTile : kTile);
+        const Range sum = range(row, column + (wide ? 2 * kTile : kTile));
         if (sum.to <= sum.from) continue;
         const Block block = {
             c + row * ldc + column, a + row * lda + sum.from, b + sum.from * ldb + column, ldc * 4, lda * 4, ldb * 4,

@@ -120,7 +120,12 @@ class Backward {
     const bool diagonal = key + rows - 1 > query_;  // rows beyond the last key count as later ones
     const bool masked = diagonal || (a_.forward.window > 0 && query_end_ - 1 - key >= a_.forward.window);
     if constexpr (Tiles<T>::kUsed)
-      return masked ? in_tiles<true>(begin, key, tile, rows) : in_tiles<false>(begin, key, tile, rows);
+      masked ? in_tiles<true>(begin, key, tile, rows) : in_tiles<false>(begin, key, tile, rows);
+    else
+      in_registers(begin, key, tile, rows, diagonal, masked);
+  }
+
+  void in_registers(int64_t begin, int64_t key, int64_t tile, int64_t rows, bool diagonal, bool masked) {
     const auto seen_by_none = [&](int64_t row) {  // vectors of queries that lie before the keys from `row`
       return key + row > query_ ? (key + row - query_) / kLanes : 0;
     };
@@ -151,8 +156,7 @@ class Backward {
     const int64_t step = diagonal ? kDiagonalStep : vectors_;
     for (int64_t v = 0; v < vectors_; v += step) {
       const int64_t count = v + step < vectors_ ? step : vectors_ - v;
-      const int64_t seen = query_ + (v + count) * kLanes - key;  // keys that these queries see
-      const int64_t end = seen < rows ? seen : rows;
+      const int64_t end = seen_keys(query_, (v + count) * kLanes, key, rows);
       if (end <= 0) continue;
       accumulate<T>(dq_ + (query_ - begin) * shape_.wide + v * kLanes, kColumns, k_turned_ + tile * packed_,
                     kKeys / kPair, ds_rows_ + v * kLanes, kColumns, shape_.wide, count, (end + kPair - 1) / kPair,
@@ -163,10 +167,7 @@ class Backward {
   // A tile of `rows` keys with AMX.
   template <bool masked>
   void in_tiles(int64_t begin, int64_t key, int64_t tile, int64_t rows) {
-    const auto seen = [&](int64_t columns) {  // keys that the first so many queries see
-      const int64_t count = query_ + columns - key;
-      return count < rows ? count : rows;
-    };
+    const auto seen = [&](int64_t count) { return seen_keys(query_, count, key, rows); };
     if (masked || rows < kKeys || vectors_ * kLanes < kColumns) {
       __builtin_memset(p_, 0, kKeys * kColumns / kPair * sizeof(Unit));
       __builtin_memset(ds_, 0, kKeys * kColumns / kPair * sizeof(Unit));
@@ -174,9 +175,7 @@ class Backward {
     }
     using Range = typename Tiles<T>::Range;
     const int64_t columns = vectors_ * kLanes, whole = round_up(rows, kLanes), stride = kColumns / kPair;
-    const auto scores = [&](int64_t row, int64_t column, int64_t, int64_t count) {
-      return Range{0, row < seen(column + count) ? shape_.units : 0};
-    };
+    const auto scores = [&](int64_t row, int64_t end) { return Range{0, row < seen(end) ? shape_.units : 0}; };
     Tiles<T>::template multiply<false>(s_, kColumns, k_ + tile * packed_, shape_.units, q_columns_, kColumns, whole,
                                        columns, scores);
     Tiles<T>::template multiply<false>(dp_, kColumns, v_ + tile * packed_, shape_.units, dout_columns_, kColumns, whole,
@@ -192,13 +191,11 @@ class Backward {
         score_gradients<kRowGroup, 1>(p, dp, row, v * kLanes);
       }
     }
-    const auto queries = [&](int64_t row, int64_t, int64_t, int64_t) {  // pairs of those that see the keys from `row`
+    const auto queries = [&](int64_t row, int64_t) {  // pairs of those that see the keys from `row`
       const int64_t none = key + row > query_ ? key + row - query_ : 0;
       return Range{none / (kPair * kLanes) * kLanes, round_up(columns, kPair * kLanes) / kPair};
     };
-    const auto keys = [&](int64_t, int64_t column, int64_t, int64_t count) {
-      return Range{0, round_up(seen(column + count), kPair * kLanes) / kPair};
-    };
+    const auto keys = [&](int64_t, int64_t end) { return Range{0, round_up(seen(end), kPair * kLanes) / kPair}; };
     const int64_t at = (key - begin) * shape_.wide;
     Tiles<T>::template multiply<true>(dv_ + at, shape_.wide, p_, stride, dout_pairs_, shape_.units * kPair, whole,
                                       shape_.wide, queries);

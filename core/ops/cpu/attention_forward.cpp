@@ -110,13 +110,19 @@ class Forward {
     key_ = key;
     diagonal_ = key + round_up(keys, kRowGroup) - 1 > query_;  // rows beyond the last key count as later ones
     const bool masked = diagonal_ || (a_.window > 0 && query_end_ - 1 - key >= a_.window);
-    if constexpr (Tiles<T>::kUsed) return masked ? in_tiles<true>(keys) : in_tiles<false>(keys);
+    if constexpr (Tiles<T>::kUsed)
+      masked ? in_tiles<true>(keys) : in_tiles<false>(keys);
+    else
+      in_registers(keys, masked);
+  }
+
+  void in_registers(int64_t keys, bool masked) {
     if (diagonal_) __builtin_memset(p_, 0, kKeys / kPair * kColumns * sizeof(Unit));
     for (int64_t first = 0; first < vectors_; first += kPanel) {
       const int64_t last = first + kPanel < vectors_ ? first + kPanel : vectors_;
       done_ = 0;
       for (int64_t row = 0; row < keys; row += kRowGroup) {
-        const int64_t ahead = key + row > query_ ? (key + row - query_) / kLanes : 0;  // these see none of the keys
+        const int64_t ahead = key_ + row > query_ ? (key_ + row - query_) / kLanes : 0;  // these see none of the keys
         const int64_t from = ahead > first ? ahead : first;
         if (from >= last) break;
         with_vectors(last - from, [&]<int n>() {
@@ -136,23 +142,20 @@ class Forward {
   template <bool masked>
   void in_tiles(int64_t keys) {
     const int64_t rows = round_up(keys, kRowGroup);
-    const auto seen = [&](int64_t columns) {  // keys that the first so many queries see
-      const int64_t count = query_ + columns - key_;
-      return count < rows ? count : rows;
-    };
+    const auto seen = [&](int64_t columns) { return seen_keys(query_, columns, key_, rows); };
     if (masked || keys < kKeys) __builtin_memset(p_, 0, kKeys / kPair * kColumns * sizeof(Unit));
     using Range = typename Tiles<T>::Range;
     Tiles<T>::template multiply<false>(s_, kColumns, k_tile_, shape_.units, q_block(), kColumns, round_up(rows, kLanes),
-                                       vectors_ * kLanes, [&](int64_t row, int64_t column, int64_t, int64_t columns) {
-                                         return Range{0, row < seen(column + columns) ? shape_.units : 0};
+                                       vectors_ * kLanes, [&](int64_t row, int64_t end) {
+                                         return Range{0, row < seen(end) ? shape_.units : 0};
                                        });
     for (int64_t v = 0; v < vectors_; ++v) {
       const int64_t count = seen((v + 1) * kLanes);
       if (count > 0) probabilities<masked>(v, round_up(count, kRowGroup));
     }
     Tiles<T>::template multiply<true>(o_block(), kColumns, v_tile_, kKeys / kPair, p_, kColumns, shape_.wide,
-                                      vectors_ * kLanes, [&](int64_t, int64_t column, int64_t, int64_t columns) {
-                                        return Range{0, round_up(seen(column + columns), kPair * kLanes) / kPair};
+                                      vectors_ * kLanes, [&](int64_t, int64_t end) {
+                                        return Range{0, round_up(seen(end), kPair * kLanes) / kPair};
                                       });
   }
 
@@ -233,8 +236,7 @@ class Forward {
     const int64_t step = diagonal_ ? kDiagonalStep : kPanel;
     for (int64_t v = first; v < last; v += step) {
       const int64_t count = v + step < last ? step : last - v;
-      const int64_t seen = query_ + (v + count) * kLanes - key_;
-      const int64_t end = seen < row ? seen : row;
+      const int64_t end = seen_keys(query_, (v + count) * kLanes, key_, row);
       if (end <= done_) continue;
       accumulate<T>(o_block() + v * kLanes, kColumns, v_tile_ + done_ / kPair, kKeys / kPair,
                     p_ + done_ / kPair * kColumns + v * kLanes, kColumns, shape_.wide, count,

@@ -10,16 +10,16 @@ namespace longlora::LONGLORA_CPU_NAMESPACE {
 namespace attention {
 
 // A panel: the most vectors of columns that one product works on at once, such that its sums fit the registers.
-#if defined(__AVX512F__)
-constexpr int kPanel = 4;
-#elif defined(__AVX2__)
-constexpr int kPanel = 3;
-#else
-constexpr int kPanel = 2;
-#endif
+constexpr int kPanel = kVectorBytes == 64 ? 4 : kVectorBytes == 32 ? 3 : 2;
 constexpr int kDiagonalStep = kPanel > 2 ? 2 : kPanel;  // vectors of queries whose keys are counted apart
 constexpr int kRowGroup = 8;                            // rows of A come in eights
 constexpr int64_t kColumns = 64, kKeys = 64;            // a tile of scores: queries (columns) by keys (rows)
+
+// How many of the `rows` keys from token `key` the queries [query, query + columns) see together; none where not above 0.
+inline int64_t seen_keys(int64_t query, int64_t columns, int64_t key, int64_t rows) {
+  const int64_t seen = query + columns - key;
+  return seen < rows ? seen : rows;
+}
 
 // 1 in some bit when a > b in some lane.
 template <class S>

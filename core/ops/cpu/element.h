@@ -44,25 +44,6 @@ inline void store(bf16& to, float x) {
   to.bits = static_cast<uint16_t>((bits & 0x7fffffffU) > 0x7f800000U ? (bits >> 16) | 0x40U : rounded);
 }
 
-inline double exponential(double x) {
-  return __builtin_exp(x);
-}
-// exp by 2^n * p(r), |r| <= ln 2 / 2, p of degree 6 (Cephes expf): about 1 ulp; between -87.3 and 87.3.
-inline float exponential(float x) {
-  x = x < -87.3f ? -87.3f : (x > 87.3f ? 87.3f : x);
-  const float n = __builtin_floorf(x * 1.44269504f + 0.5f);
-  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const float scale = __builtin_bit_cast(float, (static_cast<int32_t>(n) + 127) << 23);
-  return p * scale;
-}
-
 // Calls body.template operator()<T>() for the element type.
 template <class Body>
 inline void with_element(cpu::Element element, Body&& body) {

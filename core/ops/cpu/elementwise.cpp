@@ -145,7 +145,7 @@ void cross_entropy(cpu::Element element, const cpu::CrossEntropy& a, int64_t beg
       *loss = top + log_total - load(x[target]);
       if (!a.gradient) continue;
       const S scale = static_cast<S>(a.scale), inverse = scale / total;
-      const S at_target = exponential(load(x[target]) - top) * inverse - scale;
+      const S at_target = exponential(all_lanes(load(x[target]) - top))[0] * inverse - scale;
       each<T>(a.vocab, [=](auto at) { at.store(x, exponential(at.load(x) - top) * inverse); });
       store(x[target], at_target);
     }

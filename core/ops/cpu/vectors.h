@@ -279,8 +279,8 @@ inline Vec<double> log2(Vec<double> x) {
   return x;
 }
 
-// e^x by 2^n * p(r), |r| <= ln 2 / 2, as exponential(float). Between -87.3 and 87.3, beyond that what it is there: e^x and its
-// reciprocal are normal numbers.
+// e^x by 2^n * p(r), |r| <= ln 2 / 2, p of degree 6 (Cephes expf): about 1 ulp. Between -87.3 and 87.3, beyond that what it
+// is there: e^x and its reciprocal are normal numbers.
 LONGLORA_INLINE Vec<float> exponential(Vec<float> x) {
   const Vec<float> lowest = all_lanes(-87.3f), highest = all_lanes(87.3f), shift = all_lanes(12582912.0f);
   x = smaller<float>(larger<float>(x, lowest), highest);
