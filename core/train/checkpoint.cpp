@@ -81,8 +81,7 @@ void flatten(const nlohmann::ordered_json& json, const std::string& path, std::m
 
 }  // namespace
 
-std::string other_than(const nlohmann::ordered_json& saved, const recipe::Recipe& recipe,
-                       std::span<const char* const> unless) {
+std::string other_than(const nlohmann::ordered_json& saved, const recipe::Recipe& recipe) {
   // A key that the run's program did not know had its default.
   std::map<std::string, std::string> before, now, defaults;
   flatten(nlohmann::ordered_json::parse(recipe::to_json(recipe::Recipe{})), "", defaults);
@@ -91,8 +90,7 @@ std::string other_than(const nlohmann::ordered_json& saved, const recipe::Recipe
   std::string differences;
   before.insert(defaults.begin(), defaults.end());
   for (const auto& [key, value] : now) {
-    const bool free = key.starts_with("log.") || key.starts_with("checkpoint.") || key.starts_with("parallel.") ||
-                      std::find(unless.begin(), unless.end(), key) != unless.end();
+    const bool free = key.starts_with("log.") || key.starts_with("checkpoint.") || key.starts_with("parallel.");
     if (free || before[key] == value) continue;
     differences += fmt::format("\n  {}: {} now, {} in the run", key, value, before[key]);
   }

@@ -13,7 +13,6 @@
 #include <filesystem>
 #include <functional>
 #include <optional>
-#include <span>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -47,9 +46,8 @@ void save_checkpoint(const recipe::Recipe& recipe, const RunState& state, const 
                      const SaveModel& save_model);
 
 // What makes `recipe` another run's than the saved one, a line each, "\n  key: A now, B in the run": the same run may log, keep
-// checkpoints and be shared out over ranks differently when it goes on. `unless`: keys that may differ too.
-[[nodiscard]] std::string other_than(const nlohmann::ordered_json& saved, const recipe::Recipe& recipe,
-                                     std::span<const char* const> unless = {});
+// checkpoints and be shared out over ranks differently when it goes on.
+[[nodiscard]] std::string other_than(const nlohmann::ordered_json& saved, const recipe::Recipe& recipe);
 
 // Removes what a killed process left of a checkpoint it was writing or removing.
 void sweep_checkpoints(const std::filesystem::path& dir);

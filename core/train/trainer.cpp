@@ -23,20 +23,23 @@ bool is_finished(const fs::path& dir) {
   return fs::exists(dir / "final");
 }
 
-// Exit 2 where the finished run is of another recipe. What setup fills in is not compared.
+// Exit 2 where the finished run is of another recipe. What setup fills in, the run's recipe says.
 void check_is_that_run(const recipe::Recipe& recipe) {
   const fs::path dir = recipe.checkpoint.dir, file = dir / "recipe.resolved.json";
   if (!fs::exists(file))
     input_error("{}: is missing, so that nothing says which run {} holds", file.string(), dir.string());
   const auto saved = nlohmann::ordered_json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
-  if (saved.is_discarded()) input_error("{}: is no JSON", file.string());
-  constexpr const char* kFilledIn[] = {"model.dtype", "context.length"};
-  const std::string differences = other_than(saved, recipe, kFilledIn);
+  if (!saved.is_object()) input_error("{}: is no recipe", file.string());
+  using Pointer = nlohmann::ordered_json::json_pointer;
+  recipe::Recipe filled_in = recipe;
+  const std::string& dtype = recipe.model.dtype;
+  if (dtype == "auto" || dtype == "stored") filled_in.model.dtype = saved.value(Pointer("/model/dtype"), dtype);
+  if (recipe.context.length == 0) filled_in.context.length = saved.value(Pointer("/context/length"), int64_t{0});
+  const std::string differences = other_than(saved, filled_in);
   if (differences.empty()) return;
   usage_error(
       "--resume: {} holds a finished run of another recipe; to train on from its result, {}, start a new run with "
-      "another "
-      "checkpoint.dir:{}",
+      "another checkpoint.dir:{}",
       dir.string(), (dir / "final").string(), differences);
 }
 
